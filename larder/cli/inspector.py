@@ -22,7 +22,7 @@ from larder.distant.link import Link
 from larder.errors import LarderError
 
 PROJECT_LABEL, SERVICE_LABEL = "com.docker.compose.project", "com.docker.compose.service"
-_FOLDER_LABEL = "com.docker.compose.project.working_dir"
+FOLDER_LABEL = "com.docker.compose.project.working_dir"
 _SECONDS = 20.0
 
 
@@ -117,7 +117,7 @@ class CheckoutInspector:
     def list_checkout_containers(self, projects: Iterable[str]) -> list[Container]:
         """Return the containers of some projects, and those that `docker compose` itself started from this checkout."""
         labels = [f"{PROJECT_LABEL}={name}" for name in projects]
-        labels.append(f"{_FOLDER_LABEL}={self.root.resolve() / 'compose'}")
+        labels.append(f"{FOLDER_LABEL}={self.root.resolve() / 'compose'}")
         return list(dict.fromkeys(container for label in labels for container in self._list_containers(label)))
 
     def _list_containers(self, label: str) -> list[Container]:

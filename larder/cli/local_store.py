@@ -41,6 +41,13 @@ def find_store_file(settings: ResolvedSettings) -> Path | None:
     return containers if settings.runner == "host" and (settings.root / containers).is_file() else None
 
 
+def find_bucket(settings: ResolvedSettings) -> str:
+    """Return the name of the bucket; empty if none is set."""
+    file = find_store_file(settings)
+    files = [settings.root / file] if file and (settings.root / file).is_file() else []
+    return settings.get("S3_BUCKET") or settings.get("RCLONE_CONTAINER") or dotenv.read(files, {}).get("S3_BUCKET", "")
+
+
 def find_published_port(settings: ResolvedSettings) -> str:
     """Return the loopback port of the containers' store: of the settings, or else the one of the last `s3-up`."""
     file = settings.root / settings.with_runner("compose").store_file

@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+_NOTE = ".mount.json"
+
 
 class Mount(NamedTuple):
     """A mount point and its propagation.
@@ -57,9 +59,14 @@ def is_served_by_host(folder: Path) -> bool:
     The stage notes it (services/mount/mount_folder.py), with its PID namespace.
     """
     try:
-        return bool(json.loads((folder / ".mount.json").read_text("utf-8"))["pids"] == os.readlink("/proc/self/ns/pid"))
+        return bool(json.loads((folder / _NOTE).read_text("utf-8"))["pids"] == os.readlink("/proc/self/ns/pid"))
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def has_mount(folder: Path) -> bool:
+    """Return whether something is mounted in a folder, or the stage has left files of a mount there."""
+    return bool(below(Path(os.path.realpath(folder)))) or any((folder / name).exists() for name in (_NOTE, ".cache"))
 
 
 def _entries(folder: Path) -> list[Path]:

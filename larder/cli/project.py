@@ -54,6 +54,19 @@ def _claim(root: Path, environ: Mapping[str, str], overwrite: bool = False) -> s
     return name
 
 
+def forget(root: Path, environ: Mapping[str, str]) -> None:
+    """Remove the claims of a checkout from the file."""
+    claims_file = find_claims_file(environ)
+    if claims_file is None or not claims_file.exists():
+        return
+    with claims_file.open("r+", encoding="utf-8", errors="surrogateescape") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        claims = {name: str(path) for name, path in _parse(file.read()).items() if path != root.resolve()}
+        file.seek(0)
+        file.truncate(0)
+        file.write(json.dumps(claims) + "\n")
+
+
 def find_project_name(root: Path, environ: Mapping[str, str]) -> str:
     """Return the checkout's project without claiming a name."""
     owner = owner_of(environ)

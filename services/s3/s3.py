@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from larder.errors import ConfigurationError
 from larder.next_step import StageRun
 from larder.progress import Reporter
@@ -28,6 +30,6 @@ def ensure_bucket(settings: S3Settings, _: Reporter) -> StageOutcome:
     made = make_bucket(settings)
     state = "made" if made else "already there"
     where = settings.s3_endpoint_url or "AWS"
-    return StageOutcome(
-        f"the bucket {settings.bucket} at {where}: {state}", str(StageRun("s3", "check")), {"made": made}
-    )
+    is_set = settings.bucket in (os.environ.get("S3_BUCKET"), os.environ.get("RCLONE_CONTAINER"))
+    check = StageRun("s3", "check").with_settings(S3_BUCKET="" if is_set else settings.bucket)
+    return StageOutcome(f"the bucket {settings.bucket} at {where}: {state}", str(check), {"made": made})

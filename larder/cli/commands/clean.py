@@ -9,7 +9,6 @@ from larder.cli.compose import image_name, pipeline_folders
 from larder.cli.console import print_message
 from larder.cli.process import Call
 from larder.errors import ResourceError
-from larder.terminal import join_lines
 
 CommandFunction = Callable[[App, Sequence[str]], None]
 
@@ -69,12 +68,15 @@ def _exists(app: App, volume: str, pipeline: str) -> bool:
 def _require_unused(app: App, volume: str) -> None:
     if not app.is_compose:
         return
-    shown = "{{.Names}} ({{.Status}})"
-    users = app.capture(Call(("docker", "ps", "--all", "--filter", f"volume={volume}", "--format", shown)))[1].strip()
-    if users:
+    uses = ("--filter", f"volume={volume}")
+    ended = ("--filter", "label=com.docker.compose.oneoff=True", "--filter", "status=exited")
+    if runs := app.capture(Call(("docker", "ps", "--all", "--quiet", *uses, *ended)))[1].split():
+        app.capture(Call(("docker", "rm", *runs)))  # of `docker compose run` without --rm, as in the lab
+    names = app.capture(Call(("docker", "ps", "--all", *uses, "--format", "{{.Names}}")))[1].split()
+    if names:
         raise ResourceError(
-            join_lines(f"containers use the volume {volume}:", *users.splitlines()),
-            next_step="stop and remove them, then run this again",
+            f"containers use the volume {volume}: {', '.join(names)}",
+            next_step=f"stop and remove them (`docker rm --force {' '.join(names)}`), then run this again",
         )
 
 

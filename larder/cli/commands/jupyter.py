@@ -32,6 +32,8 @@ def up(app: App, _: Sequence[str]) -> None:
         _require_free_port(app, app.runner)
     app.prepare("jupyter")
     settings = app.settings
+    if settings.store and not local_store.find_bucket(settings):
+        print_message("S3_BUCKET is not set, nor RCLONE_CONTAINER: the notebooks will find no bucket")
     app.make_folders(settings.results, settings.mount_dir, settings.cache_dir)
     if isinstance(app.runner, ComposeRunner):
         _start_container(app, app.runner)

@@ -6,14 +6,22 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from larder.cli import local_store
 from larder.cli.app import App, CallFailedError
 from larder.cli.console import print_message, print_result
-from larder.cli.mounts import is_served_by_host, mount_of
+from larder.cli.mounts import has_mount, is_served_by_host, mount_of
 from larder.errors import ConfigurationError
 
 
 def mount(app: App, _: Sequence[str]) -> None:
     """Mount the bucket, and print the folder."""
+    app.choose_runner()
+    if not app.dry_run and not local_store.find_bucket(app.settings):  # before compose replaces a mount that works
+        raise ConfigurationError(
+            "S3_BUCKET is not set, nor RCLONE_CONTAINER: which bucket is to be mounted?",
+            next_step=f"set it in .env, or {app.typed_command('mount')} S3_BUCKET=my-bucket; without a store, first "
+            f"{app.typed_command('s3-up')}",
+        )
     if app.is_compose and not app.dry_run:
         _require_shared(Path(os.path.realpath(app.root / app.settings.mount_dir)))
     app.prepare("mount")
@@ -58,4 +66,6 @@ def unmount(app: App, _: Sequence[str]) -> None:
     app.prepare("mount")
     if app.is_compose:
         app.run(app.runner.down("mount"))
+        if not has_mount(app.root / folder):  # the stage's container needs a folder on a shared mount
+            return print_message(f"nothing is left mounted in {folder}")
     return app.run(app.stage_call("mount", "mount", "--unmount"))

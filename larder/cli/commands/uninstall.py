@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from larder.cli import project
 from larder.cli.app import App, CallFailedError
 from larder.cli.console import print_message, print_result
 from larder.cli.host import PYTHON, HostRunner
@@ -11,6 +12,7 @@ from larder.cli.inspector import CheckoutInspector, find_jupyter_servers, is_lin
 from larder.cli.installed import ONLY_COPY, InstalledItem
 from larder.cli.installed.engine import DockerItems
 from larder.cli.installed.files import FileItems
+from larder.cli.invocation import INVOCATIONS
 from larder.cli.process import Call
 from larder.errors import ResourceError
 
@@ -39,6 +41,7 @@ def uninstall(app: App, _: Sequence[str]) -> None:
         print_message(f"not everything is removed: {app.typed_command('uninstall')} lists and removes the rest")
         raise
     if not app.dry_run:
+        project.forget(inspector.root, app.environ)  # else other checkouts would keep the images for this one
         print_message(f"removed {len(items)} items. The checkout is left: {inspector.root}")
 
 
@@ -49,8 +52,9 @@ def _require_unused(app: App, inspector: CheckoutInspector, engine: DockerItems)
     users = [f"{user.resource} is used by {', '.join(user.containers)}" for user in engine.find_foreign_users()]
     if users:
         raise ResourceError(
-            f"containers of other programs use what larder has created: {'; '.join(users)}",
-            next_step=f"stop and remove them, {_RETRY}",
+            f"other containers use what larder has created here: {'; '.join(users)}",
+            next_step=f"stop and remove them (in another checkout: {app.typed_command('jupyter-down')} and "
+            f"{app.typed_command('s3-down')}), {_RETRY}",
         )
 
 
@@ -115,7 +119,7 @@ def _kept(app: App, inspector: CheckoutInspector, engine: DockerItems, files: Fi
         names = ", ".join(files.foreign_names[:5])
         yield f"{settings.home}/: {names}, which larder has not created, and the files beside them"
     if files.cloud_folder:
-        down = app.typed_command("provision down")
+        down = f"{INVOCATIONS['module' if app.invocation == 'make' else app.invocation]} provision down"
         yield f"{files.cloud_folder}/: keys and notes of what provision has created in a cloud ({down} removes that)"
     deleted = dict(engine.volumes_of_deleted())
     for name, checkout in deleted.items():

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from larder.cli import project
 from larder.cli.compose import LAB_SERVICES, SERVERS
-from larder.cli.inspector import PROJECT_LABEL, CheckoutInspector
+from larder.cli.inspector import FOLDER_LABEL, PROJECT_LABEL, CheckoutInspector
 from larder.cli.installed import DATA_KINDS, ONLY_COPY, InstalledItem, describe_volume
 from larder.cli.inventory import find_generated
 from larder.cli.pipelines import STAGES
@@ -125,10 +125,10 @@ class DockerItems:
         own_ids = {container.id for container in self.containers}
         for kind, names in (("volume", list(self.volumes)), ("network", self.networks)):
             for name in names:
-                output = self._docker(
-                    "ps", "--all", "--no-trunc", "--filter", f"{kind}={name}", "--format", "{{.ID}}\t{{.Names}}"
-                )
-                users = tuple(line.split("\t")[-1] for line in output if line.split("\t")[0] not in own_ids)
+                fields = f'{{{{.ID}}}}\t{{{{.Names}}}}\t{{{{.Label "{FOLDER_LABEL}"}}}}'
+                output = self._docker("ps", "--all", "--no-trunc", "--filter", f"{kind}={name}", "--format", fields)
+                lines = [line.split("\t") for line in output]
+                users = tuple(_describe_user(*words[1:]) for words in lines if words[0] not in own_ids)
                 if users:
                     yield ForeignUsers(name, users)
 
@@ -165,3 +165,9 @@ class DockerItems:
         if self.inspector.engine.state != "ready":
             return []
         return self.inspector.capture(Call(("docker", *words))).splitlines()
+
+
+def _describe_user(name: str, folder: str = "") -> str:
+    """Return a container's name, with its checkout if larder has started it."""
+    path = Path(folder).parent
+    return f"{name} (of the checkout {path})" if folder and project.is_checkout(path) else name

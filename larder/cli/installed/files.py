@@ -92,7 +92,8 @@ class FileItems:
     def cloud_folder(self) -> Path | None:
         """The folder with what `provision` knows of resources in a cloud, which stays; None if there is none."""
         folder = self.settings.home / CLOUD_FOLDER
-        return folder if any(path.is_file() for path in (self.root / folder).rglob("*")) else None
+        files = (path for path in (self.root / folder).rglob("*") if path.is_file())
+        return folder if any(path.name != "lock" for path in files) else None
 
     def _names(self, folder: Path) -> list[str]:
         path = self.root / folder

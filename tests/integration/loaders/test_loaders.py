@@ -92,6 +92,32 @@ def test_the_examples_in_the_docstrings_run(stored: Stored, tmp_path: Path) -> N
     assert all(re.fullmatch(r"tensor\(.*\) class_0\d", line) for line in shown)
 
 
+WARM = """
+import json
+from larder.bench.own_loaders import measure_each
+from larder.loaders.chunks import ChunkLoader
+from services.jupyter import lab
+
+sizes = lab.cache_sizes("training")
+whole = max(sizes, key=sizes.get)
+
+def make(name):
+    options = {"cache_dir": lab.scratch("litdata"), "max_cache_size": sizes[name]}
+    return ChunkLoader(lab.find("chunks").uri, "training", batch_size=5, workers=1, **options)
+
+by_size = measure_each("", [whole], make, rounds=2, passes=("cold", "warm"))
+print(json.dumps(list(by_size.medians(lambda figures: figures["network_bytes"]).values())))
+"""
+
+
+def test_the_larger_cache_of_the_notebook_holds_the_split(stored: Stored, tmp_path: Path) -> None:
+    bucket, _, prefix = stored.uris["chunks"].removeprefix("s3://").partition("/")
+    place = {"S3_BUCKET": bucket, "S3_PREFIX": prefix.rpartition("/")[0], "LARDER_CACHE_DIR": str(tmp_path / "cache")}
+    cold, warm = json.loads(run_script(WARM, tmp_path, stored.env | place).splitlines()[-1])
+    assert cold > 0
+    assert warm == 0
+
+
 EPOCHS = """
 import json, os, sys
 from larder.loaders.chunks import ChunkLoader

@@ -225,6 +225,28 @@ def test_a_deleted_checkout_needs_no_images_and_its_volumes_are_named(machine: M
     assert not register.exists()
 
 
+def test_after_uninstall_others_keep_no_images_for_this_checkout(machine: Machine, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    (other / "compose").mkdir(parents=True)
+    (other / "compose" / "stage.yaml").touch()
+    register = claim(machine, other)
+    register.write_text(json.dumps({"larder": str(other), "larder-0123abcd": str(machine.root)}))
+    fill_engine(machine)
+    assert machine.larder("uninstall", "YES=1").returncode == 0
+    assert json.loads(register.read_text()) == {"larder": str(other)}
+
+
+def test_a_container_of_another_checkout_is_named_as_such(machine: Machine, tmp_path: Path) -> None:
+    fill_engine(machine)
+    (tmp_path / "other" / "compose").mkdir(parents=True)
+    (tmp_path / "other" / "compose" / "stage.yaml").touch()
+    folder = tmp_path / "other" / "compose"
+    machine.engine.answer("ps", having="volume=food11_local_baseline", text=f"9\tlarder-x-jupyter-1\t{folder}\n")
+    ended = machine.larder("uninstall", "YES=1")
+    assert f"is used by larder-x-jupyter-1 (of the checkout {tmp_path / 'other'})" in ended.stderr
+    assert "larder jupyter-down" in ended.stderr
+
+
 def test_containers_that_compose_itself_has_started_here_go_too(machine: Machine) -> None:
     label = f"com.docker.compose.project.working_dir={machine.root / 'compose'}"
     machine.engine.answer("ps", having=label, text="7\tmine-shard-1\tshard\texited\t\n")
@@ -244,7 +266,7 @@ def test_generated_data_is_no_only_copy(machine: Machine) -> None:
     assert "1 of them may hold the only copy" in machine.larder("uninstall", "RUNNER=host").stderr
 
 
-@pytest.mark.parametrize("files", [[], ["known_hosts"]])
+@pytest.mark.parametrize("files", [[], ["known_hosts", "lock"]])
 def test_what_provision_notes_of_a_cloud_stays(machine: Machine, files: list[str]) -> None:
     home = fill_files(machine)
     stack = home / "provision" / "stack"
@@ -255,7 +277,7 @@ def test_what_provision_notes_of_a_cloud_stays(machine: Machine, files: list[str
     assert ended.returncode == 0
     assert "which larder has not created" not in ended.stdout
     assert (home / "cache").exists() is False
-    assert ("larder provision down" in ended.stdout) == bool(files)
+    assert ("python3 -m larder provision down removes" in ended.stdout) == bool(files)
     assert {path.name for path in home.rglob("*") if path.is_file()} == set(files)
     assert home.exists() == bool(files)
 

@@ -177,8 +177,8 @@ def test_a_scratch_folder_is_empty_each_time(monkeypatch: pytest.MonkeyPatch, tm
 @pytest.mark.parametrize(
     ("lengths", "sizes"),
     [
-        pytest.param([100] * 10, {"12.0 KiB": 1000 + 11 * 1024, "400 B": 400}, id="many"),
-        pytest.param([100] * 4, {"5.4 KiB": 400 + 5 * 1024}, id="too-few"),
+        pytest.param([100] * 10, {"13.0 KiB": 2000 + 11 * 1024, "400 B": 400}, id="many"),
+        pytest.param([100] * 4, {"5.8 KiB": 800 + 5 * 1024}, id="too-few"),
     ],
 )
 def test_caches_to_compare(monkeypatch: pytest.MonkeyPatch, lengths: list[int], sizes: dict[str, int]) -> None:
