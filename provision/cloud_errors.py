@@ -78,7 +78,7 @@ def translate_cloud_error(error: Exception, cloud: Cloud, action: str) -> Larder
         return ConfigurationError(
             f"{head}: {reason}",
             next_step="name an entry of clouds.yaml (in . or ~/.config/openstack; one that can't be read or is no YAML "
-            "is passed over), or set the OS_* variables",
+            'is passed over), or set the OS_* variables; "Log in" in provision/README.md shows one',
         )
     if isinstance(error, ksa.ConnectFailure | ksa.ConnectTimeout | ksa.DiscoveryFailure | ksa.SSLError):
         return ServiceError(

@@ -56,7 +56,7 @@ RUN_BY = {
     "provision/README.md: cp provision/examples/block.toml provision.toml # edit it: y": (
         f"{README}::test_the_clouds_commands_are_there"
     ),
-    "provision/README.md: larder --on object-netID s3-check": (
+    "provision/README.md: python3 -m larder --on object-netID s3-check": (
         "tests/openstack/test_remote_server.py::test_keys_are_where_the_work_is_and_commands_run_there"
     ),
     "services/shard/README.md: make ray-up": f"{README}::test_into_a_store_and_back",

@@ -119,7 +119,8 @@ def _kept(app: App, inspector: CheckoutInspector, engine: DockerItems, files: Fi
         names = ", ".join(files.foreign_names[:5])
         yield f"{settings.home}/: {names}, which larder has not created, and the files beside them"
     if files.cloud_folder:
-        down = f"{INVOCATIONS['module' if app.invocation == 'make' else app.invocation]} provision down"
+        by = INVOCATIONS["module"] if app.invocation == INVOCATIONS["make"] else app.invocation  # make passes no words
+        down = f"{by} provision down"
         yield f"{files.cloud_folder}/: keys and notes of what provision has created in a cloud ({down} removes that)"
     deleted = dict(engine.volumes_of_deleted())
     for name, checkout in deleted.items():
