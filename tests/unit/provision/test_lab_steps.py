@@ -34,7 +34,8 @@ def commands(of: argparse.ArgumentParser) -> set[str]:
 @pytest.mark.parametrize("row", rows(), ids=lambda row: str(row[0]))
 def test_each_step_has_a_command_and_a_test(row: list[str]) -> None:
     _, command, test = row
-    words = [text.split(" --")[0] for text in re.findall("`([^`]+)`", command) if not text.startswith("python3 -m larder ")]
+    typed = re.findall("`([^`]+)`", command)
+    words = [text.split(" --")[0] for text in typed if not text.startswith("python3 -m larder ")]
     known = commands(parser()) | {"node_type"}
     assert set(words) <= known and (words or command == "the same command"), command
     (named,) = re.findall("`([^`]+)`", test)
