@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from larder.bench.advice import name_page
 from larder.bench.comparison.aggregate import aggregate
 from larder.bench.comparison.compare import compare, outcome_of
 from larder.bench.comparison.files import as_table, write_files
@@ -39,7 +40,7 @@ def compare_and_print(
     )
     return StageOutcome(
         Lines(f"{outcome_of(files.comparison)}\nrecord {files.record}, tables {files.markdown}"),
-        _next_step(settings, again),
+        f"{_page_of(files.comparison)}; {_next_step(settings, again)}",
         {"record": str(settings.results / files.record)},
     )
 
@@ -62,9 +63,14 @@ def _put_together(settings: ComparisonSettings, reporter: Reporter) -> StageOutc
     _print(comparison, reporter)
     return StageOutcome(
         Lines(f"{comparison.summary.answer}\nrecord {files.record}, tables {files.markdown}"),
-        f"{StageRun('report')}, which makes a page of it",
+        f"{_page_of(comparison)}; {StageRun('report')}, which makes a page of it",
         {"record": str(settings.results / files.record)},
     )
+
+
+def _page_of(comparison: Comparison) -> str:
+    """Return which page shows how to train with the fastest arm."""
+    return name_page([arm.arm for arm in comparison.summary.arms])
 
 
 def _print(comparison: Comparison, reporter: Reporter) -> None:
