@@ -144,11 +144,10 @@ class _Lines:
         self._last_line = time.monotonic()
         rate = (self._done - self._done_before) / max(self._last_line - self._start, 1e-9)
         left = (self._total - self._done) / rate if self._total is not None and rate > 0 else None
-        of = f" of {format_amount(self._total, self._unit)}" if self._total is not None else ""
-        eta = f", {left:.0f} s left" if left is not None else ""
+        eta = f", {left:.0f} s left" if left else ""
         self._reporter.event(
             "progress",
-            f"{self._name}: {format_amount(self._done, self._unit)}{of}, {format_amount(rate, self._unit)}/s{eta}",
+            f"{self._name}: {_format_part(self._done, self._total, self._unit)}{_format_rate(rate, self._unit)}{eta}",
             task=self._name,
             done=self._done,
             total=self._total,
@@ -168,6 +167,23 @@ def format_amount(number: float, unit: str) -> str:
             return f"{number:.0f} {prefix}" if prefix == "B" else f"{number:.1f} {prefix}"
         number /= 1024
     return f"{number:.1f} TiB"
+
+
+def _format_part(done: int, total: int | None, unit: str) -> str:
+    """Format how much of how much is done, with the unit once if it isn't part of the number."""
+    if total is None:
+        return format_amount(done, unit)
+    return f"{format_amount(done, unit) if unit == 'B' else f'{done:,}'} of {format_amount(total, unit)}"
+
+
+def _format_rate(rate: float, unit: str) -> str:
+    """Format a rate, with a digit more if it is small; nothing if nothing is done yet."""
+    if rate <= 0:
+        return ""
+    if unit == "B" or rate >= 100:
+        return f", {format_amount(rate, unit)}/s"
+    digits = 1 if rate >= 1 else 2
+    return f", {rate:,.{digits}f} {unit}/s" if rate >= 0.005 else f", less than 0.01 {unit}/s"
 
 
 def _singular(plural: str) -> str:
