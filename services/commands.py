@@ -3,7 +3,8 @@
 Errors and next steps name stages (larder.next_step). This module replaces each name by a command when a stage starts.
 LARDER_FRONT_DOOR selects the form of the command. The command `larder` sets it for the stages that it starts;
 compose/stage.yaml sets it for stages started with docker compose. If it is unset, the stage was started as
-`python -m services.<stage>`. LARDER_REPEATED has the settings of the command line that the next command needs, too.
+`python -m services.<stage>`. LARDER_REPEATED has the command line that the user typed, without secrets: a suggested
+command needs some of its settings, too, and the same command needs all of them.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from functools import partial
 from typing import TypeVar
 
 import larder.stage
-from larder.cli.invocation import INVOCATIONS, repeat_settings
+from larder.cli.invocation import INVOCATIONS
 from larder.errors import ConfigurationError
 from larder.next_step import StageRun, parse_run, replace_runs
 from larder.progress import Reporter
 from larder.settings import Settings
 from larder.stage import StageOutcome
+from larder.typed_line import VARIABLE, settings_for
 
 S = TypeVar("S", bound=Settings)
 
 INVOCATION_VARIABLE = "LARDER_FRONT_DOOR"
-REPEATED_VARIABLE = "LARDER_REPEATED"
 KNOWN_INVOCATIONS = (*INVOCATIONS, "compose", "")
 HELP = "--help"
 
@@ -142,7 +143,9 @@ def command(run: StageRun, invocation: str) -> str | None:
         named = [
             (_SHORT_NAMES.get(name) or _SHORT_NAMES.get((target, name), name), value) for name, value in run.settings
         ]
-        return " ".join([INVOCATIONS[invocation], target, *_assignments(named), *_repeated(run)])
+        own = {name for pair in zip(named, run.settings, strict=True) for name, _ in pair}
+        repeated = settings_for(os.environ.get(VARIABLE, ""), target, own)
+        return " ".join([INVOCATIONS[invocation], target, *_assignments(named), *([repeated] if repeated else [])])
     if run.stage == "report":  # which is no stage, and needs no image
         return f"{INVOCATIONS['module']} report"
     if invocation == "compose":
@@ -151,15 +154,6 @@ def command(run: StageRun, invocation: str) -> str | None:
         [("LARDER_LOAD", _LOADED_ARTIFACTS[run.task])] if run.stage == "load" and run.task in _LOADED_ARTIFACTS else []
     )
     return " ".join([*_assignments([*run.settings, *loaded]), _by_python(run)])
-
-
-def _repeated(run: StageRun) -> list[str]:
-    """Return the settings of this command line that another command needs, too, except those that `run` has."""
-    given = dict(word.partition("=")[::2] for word in shlex.split(os.environ.get(REPEATED_VARIABLE, "")))
-    for name, _ in run.settings:
-        given.pop(name, None)
-    words = repeat_settings(given)
-    return [words] if words else []
 
 
 def _by_compose(run: StageRun) -> str:

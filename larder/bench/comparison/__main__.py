@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 
@@ -9,6 +10,7 @@ from larder.errors import ConfigurationError
 from larder.next_step import StageRun, replace_runs
 from larder.progress import Reporter
 from larder.stage import StageOutcome, main
+from larder.typed_line import VARIABLE, settings_for
 
 try:
     from larder.bench.comparison.settings import ComparisonSettings
@@ -45,7 +47,9 @@ def _command(run: StageRun) -> str | None:
     """Return the installed command, or for what only a checkout has, that of a checkout."""
     command = _INSTALLED.get((run.stage, run.task))
     if command is not None:
-        return f"`{' '.join([command, *(f'{name}={shlex.quote(value)}' for name, value in run.settings)])}`"
+        repeated = settings_for(os.environ.get(VARIABLE, ""), command.split()[-1], dict(run.settings))
+        words = [command, *(f"{name}={shlex.quote(value)}" for name, value in run.settings), repeated]
+        return f"`{' '.join(filter(None, words))}`"
     target = _TARGETS.get((run.stage, run.task))
     return target and f"`python3 -m larder {target}` in a checkout of larder"
 

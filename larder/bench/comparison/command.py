@@ -47,7 +47,7 @@ def compare_and_print(
 
 def _next_step(settings: ComparisonSettings, again: StageRun) -> str:
     if settings.quick:
-        return f"{again}, for narrower intervals"
+        return f"{again.with_settings(LARDER_QUICK='false')}, for narrower intervals"
     if len(settings.worker_counts) > 1:
         return f"{StageRun('report')}, which makes a page of it"
     return f"{again.with_settings(LARDER_SWEEP='1,2,4')}, to see how many workers each arm needs"
