@@ -30,10 +30,16 @@ class Task(Protocol):
 
 
 class Reporter:
-    """Report what a stage does, as text for people or as JSON for machines."""
+    """Report what a stage does, as text for people or as JSON for machines.
 
-    def __init__(self, stage: str, style: LogStyle = "auto") -> None:
-        self.stage = stage
+    Args:
+        stage: Name of the stage.
+        style: The output style.
+        rewrite: Changes each text before it is shown, such as paths that the user knows by others.
+    """
+
+    def __init__(self, stage: str, style: LogStyle = "auto", rewrite: Callable[[str], str] = str) -> None:
+        self.stage, self.rewrite = stage, rewrite
         self._say: Callable[[str], None] = _write
         self.set_style(style)
 
@@ -50,11 +56,15 @@ class Reporter:
             message: Text for people. It is escaped to one line unless it is `Lines`.
             fields: More fields for the JSON output.
         """
-        message = escape(message)
+        message = self._rewritten(escape(message))
+        fields = {key: self.rewrite(value) if isinstance(value, str) else value for key, value in fields.items()}
         if self.json:
             _write(as_json({"stage": self.stage, "event": name, "message": message, **fields}))
         else:
             self._say(Lines(f"{self.stage}: {message}"))
+
+    def _rewritten(self, text: str) -> str:
+        return text.map(self.rewrite) if isinstance(text, Lines) else self.rewrite(text)
 
     def event_soon(self, name: str, message: str) -> None:
         """Report an event from a signal handler. Write to the descriptor, since the interrupted code may hold locks."""

@@ -23,6 +23,7 @@ from larder.progress import Reporter
 from larder.settings import Settings
 from larder.stage import StageOutcome
 from larder.typed_line import VARIABLE, settings_for
+from services.host_paths import show_host_paths
 
 S = TypeVar("S", bound=Settings)
 
@@ -116,6 +117,7 @@ def main(
         argv,
         program=program or f"python -m services.{stage}",
         to_commands=partial(replace_stage_names, invocation=invocation),
+        rewrite=show_host_paths,
     )
 
 

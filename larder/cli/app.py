@@ -68,6 +68,8 @@ class App:
         """The user's environment, with LARDER_FRONT_DOOR, without compose's warnings about leftover containers."""
         [name] = [name for name, typed in INVOCATIONS.items() if typed == self.invocation]
         door = {"LARDER_FRONT_DOOR": name, VARIABLE: self._line}
+        if isinstance(self._runner, ComposeRunner):
+            door["LARDER_HOST_FOLDERS"] = self._runner.host_folders()
         return {"COMPOSE_IGNORE_ORPHANS": "1", **self.settings.environ, **door}
 
     @property

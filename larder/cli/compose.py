@@ -205,6 +205,12 @@ class ComposeRunner:
             env["AWS_ACCESS_KEY_ID"] = ""  # compose requires it, although only the server needs it
         return env
 
+    def host_folders(self) -> str:
+        """Return what compose/bench.yaml mounts where, as JSON: folders of the container, and those of the host."""
+        settings = self.settings
+        folders = {"/results": settings.results, "/mount": settings.mount_dir, "/cache": settings.cache_dir}
+        return json.dumps({inside: self._absolute(path) for inside, path in folders.items() if path is not None})
+
     def _volumes(self) -> dict[str, str]:
         """Return the volumes' names if the default dataset is named explicitly: compose would derive other names."""
         if self.settings.get("LARDER_DATASET") != DEFAULT:

@@ -23,7 +23,7 @@ _OTHER_VARIABLES = frozenset({
     "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3",
     "AWS_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "NO_COLOR",
     "BASE_IMAGE", "MINIO_IMAGE", "LARDER_REVISION", "LARDER_FRONT_DOOR", "LARDER_REPEATED", "LARDER_CALLER",
-    "LARDER_TEST_S3", "RAY_USAGE_STATS_ENABLED", "CI",
+    "LARDER_HOST_FOLDERS", "LARDER_TEST_S3", "RAY_USAGE_STATS_ENABLED", "CI",
 })  # fmt: skip
 """Variables that larder or other programs read although no stage declares them."""
 _OTHER_PREFIXES = (
@@ -142,9 +142,13 @@ def _bad_choices(settings: ResolvedSettings) -> Iterator[str]:
     for name, setting in all_settings().items():
         if fault := unknown_choice(name, settings.get(name), setting.choices):
             yield fault
+    arms = all_settings()["LARDER_ARM"].choices
+    for name in filter(None, settings.get("LARDER_ARMS").split(",")):
+        if fault := unknown_choice("LARDER_ARMS", name, arms):
+            yield fault
     # ARM in the environment may be another program's: it is refused only when it is used.
     arm = settings.given.get("ARM") or settings.files.get("ARM", "")
-    if fault := unknown_choice("ARM", arm, all_settings()["LARDER_ARM"].choices):
+    if fault := unknown_choice("ARM", arm, arms):
         yield fault
 
 

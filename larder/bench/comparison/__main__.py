@@ -34,6 +34,7 @@ _TARGETS = {
     ("mount", ""): "mount",
     ("mount", "unmount"): "unmount",
     ("s3", "check"): "s3-check",
+    ("s3", "up"): "s3-up",
 }
 ABOUT = "Measure arms in turn: which one feeds a training loop fastest on this machine, from this store?"
 

@@ -31,7 +31,7 @@ def compare_and_print(
     if settings.records:
         return _put_together(settings, reporter)
     files = compare(settings, reporter, to_commands=to_commands)
-    _print(files.comparison, reporter)
+    _print(files.comparison, reporter, left_out=False)  # they were named before the rounds
     again = StageRun("bench", "compare").with_settings(
         LARDER_SHARDS=settings.shards,
         LARDER_ARMS=settings.arms,
@@ -60,7 +60,7 @@ def _put_together(settings: ComparisonSettings, reporter: Reporter) -> StageOutc
         comparison = aggregate(settings.record_paths)
         with reserve(settings.results, f"compare-{now:%Y%m%dT%H%M%SZ}-{len(comparison.runs_utc)}-runs") as reserved:
             files = write_files(reserved, comparison)
-    _print(comparison, reporter)
+    _print(comparison, reporter, left_out=True)
     return StageOutcome(
         Lines(f"{comparison.summary.answer}\nrecord {files.record}, tables {files.markdown}"),
         f"{_page_of(comparison)}; {StageRun('report')}, which makes a page of it",
@@ -73,6 +73,7 @@ def _page_of(comparison: Comparison) -> str:
     return name_page([arm.arm for arm in comparison.summary.arms])
 
 
-def _print(comparison: Comparison, reporter: Reporter) -> None:
+def _print(comparison: Comparison, reporter: Reporter, *, left_out: bool) -> None:
     record = comparison.model_dump(mode="json", by_alias=True)
-    print_escaped(Lines(as_json(record)) if reporter.json else as_table(comparison))
+    table = as_table(comparison, left_out=left_out).map(reporter.rewrite)
+    print_escaped(Lines(as_json(record)) if reporter.json else table)

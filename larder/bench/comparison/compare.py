@@ -29,7 +29,8 @@ from larder.bench.record_folder import reserve
 from larder.bench.summarize import MIN_ROUNDS, NOTHING, Conditions, summarize
 from larder.bench.training import choose_device
 from larder.bench.wording import name_settings_in_errors
-from larder.distant.link import require_plain_http
+from larder.distant.find import find_link
+from larder.distant.link import Link, join_links, require_plain_http
 from larder.distant.process import open_distant_store
 from larder.errors import InputError
 from larder.progress import Reporter, format_amount
@@ -57,6 +58,7 @@ def compare(
     """
     started, budget = datetime.now(UTC), TimeBudget.of_comparison(quick=settings.quick)
     _require_means(settings)
+    _report_two_links(settings, reporter)
     packages = [package for name in settings.chosen_arms for package in ARMS[name].packages]
     machine = describe_machine(started, settings, [name for name in packages if name != "larder-data"])
     with reserve(settings.results, f"compare-{started:%Y%m%dT%H%M%SZ}") as record_file:
@@ -74,6 +76,20 @@ def compare(
             files = write_files(record_file, comparison)
             kept.remove()
     return files
+
+
+def _report_two_links(settings: ComparisonSettings, reporter: Reporter) -> None:
+    """Warn if the comparison's link comes on top of the one that the store is behind already."""
+    own = settings.link
+    if own is None or own == Link(0.0, None) or (other := find_link(settings.s3_endpoint_url)) is None:
+        return
+    both = join_links(own, other)
+    assert both is not None
+    reporter.event(
+        "two links",
+        f"warning: LARDER_LINK_LATENCY and LARDER_LINK_BANDWIDTH add {own.describe()} to {other.describe()} of s3-up: "
+        f"arms read through {both.describe()}. Leave both empty to measure the link of s3-up alone",
+    )
 
 
 def _report_kept(kept: KeptRounds, reporter: Reporter) -> None:

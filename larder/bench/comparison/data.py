@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from larder.bench.arm_errors import map_arm_errors, require_bucket
-from larder.bench.arms import ARMS, Layout, describe_missing, install_command, missing_packages, prepare_command
+from larder.bench.arms import ARMS, Layout, install_command, is_in_image, missing_packages, prepare_command
 from larder.bench.comparison.settings import ComparisonSettings
 from larder.bench.comparison_parts import LayoutData
 from larder.bench.comparison_record import LeftOut
@@ -101,6 +101,7 @@ def find_data(settings: ComparisonSettings, arms: Sequence[str], to_commands: Ca
     locations = {layout: location for layout, location in found.items() if isinstance(location, Location)}
     different = _find_differences(locations, settings.split)
     reasons = {name: _reason_against(name, settings, found, different, to_commands) for name in arms}
+    reasons |= _not_installed(arms, to_commands)
     left_out += [reason for reason in reasons.values() if reason is not None]
     measured = [name for name, reason in reasons.items() if reason is None]
     if not measured:
@@ -145,6 +146,21 @@ def _locate_layouts(settings: ComparisonSettings, arms: Sequence[str]) -> dict[L
     return found
 
 
+def _not_installed(arms: Sequence[str], to_commands: Callable[[str], str]) -> dict[str, LeftOut]:
+    """Return the arms whose libraries are missing, all with the same command unless they need one of their own."""
+    missing = [name for name in arms if missing_packages(name)]
+    together = [name for name in missing if not ARMS[name].environment]
+    where = "not in larder's images" if is_in_image() else "not installed"
+    return {
+        name: LeftOut(
+            arm=name,
+            reason=where,
+            command=_plain(to_commands(install_command(*(together if name in together else [name])))),
+        )
+        for name in missing
+    }
+
+
 def _reason_against(
     name: str,
     settings: ComparisonSettings,
@@ -155,9 +171,6 @@ def _reason_against(
     """Return why an arm can't be measured, or None if it can."""
     layout = ARMS[name].layout
     location = found[layout]
-    if missing := missing_packages(name):
-        command = _plain(to_commands(install_command(name)))
-        return LeftOut(arm=name, reason=describe_missing(missing), command=command)
     if name != "stream" and settings.shards and not settings.shards.startswith("s3://"):
         return LeftOut(arm=name, reason="it reads shards from a bucket, and these are files", command="")
     if layout == "mount" and settings.link is not None:
