@@ -19,7 +19,7 @@ def show_host_paths(text: str) -> str:
     if not folders:
         return text
     names = "|".join(map(re.escape, folders))
-    return re.sub(rf"(?<![\w/.:-])({names})(?![\w.-])", lambda match: folders[match[1]], text)
+    return re.sub(rf"(?<![\w/.:-])({names})(?![\w-]|\.\w)", lambda match: folders[match[1]], text)
 
 
 def _folders() -> dict[str, str]:

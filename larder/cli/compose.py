@@ -158,10 +158,17 @@ class ComposeRunner:
 
     def list_links(self) -> Call:
         """Return a call that lists the containers of the link before the store, running or not."""
+        return self._list("link", "--all")
+
+    def list_running(self, server: str) -> Call:
+        """Return a call that lists the running container of a server."""
+        return self._list(server)
+
+    def _list(self, service: str, *flags: str) -> Call:
         project = self.settings.get("COMPOSE_PROJECT_NAME") or self.project
-        labels = (f"com.docker.compose.project={project}", "com.docker.compose.service=link")
+        labels = (f"com.docker.compose.project={project}", f"com.docker.compose.service={service}")
         filters = [word for label in labels for word in ("--filter", f"label={label}")]
-        return Call(("docker", "ps", "--all", "--quiet", *filters))
+        return Call(("docker", "ps", *flags, "--quiet", *filters))
 
     def query(self, server: str, *words: str) -> Call:
         """Return a call that queries compose about a server: `ps`, `port`."""

@@ -142,13 +142,9 @@ def _bad_choices(settings: ResolvedSettings) -> Iterator[str]:
     for name, setting in all_settings().items():
         if fault := unknown_choice(name, settings.get(name), setting.choices):
             yield fault
-    arms = all_settings()["LARDER_ARM"].choices
-    for name in filter(None, settings.get("LARDER_ARMS").split(",")):
-        if fault := unknown_choice("LARDER_ARMS", name, arms):
-            yield fault
     # ARM in the environment may be another program's: it is refused only when it is used.
     arm = settings.given.get("ARM") or settings.files.get("ARM", "")
-    if fault := unknown_choice("ARM", arm, arms):
+    if fault := unknown_choice("ARM", arm, all_settings()["LARDER_ARM"].choices):
         yield fault
 
 

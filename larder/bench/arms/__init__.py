@@ -20,6 +20,8 @@ from larder.next_step import StageRun
 Layout = Literal["tree", "mount", "objects", "webdataset", "litdata", "mds", "parquet", "tar"]
 View = Literal["crop", "squash"]
 Workers = Literal["processes", "threads", "all cores"]
+IN_BUCKET: tuple[Layout, ...] = ("objects", "webdataset", "litdata", "mds", "parquet")
+"""Layouts that are read from a bucket."""
 UNKNOWN = "unknown"
 _NONE: Mapping[str, Any] = MappingProxyType({})
 _OWN = "larder-data"

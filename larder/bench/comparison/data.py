@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from larder.bench.arm_errors import map_arm_errors, require_bucket
-from larder.bench.arms import ARMS, Layout, install_command, is_in_image, missing_packages, prepare_command
+from larder.bench.arms import ARMS, IN_BUCKET, Layout, install_command, is_in_image, missing_packages, prepare_command
 from larder.bench.comparison.settings import ComparisonSettings
 from larder.bench.comparison_parts import LayoutData
 from larder.bench.comparison_record import LeftOut
@@ -35,7 +35,6 @@ _ARTIFACTS: dict[Layout, tuple[ArtifactLayout, Artifact]] = {
     "litdata": ("litdata", "litdata"),
 }
 _REFERENCES: tuple[Layout, ...] = ("tree", "webdataset")
-_IN_BUCKET: tuple[Layout, ...] = ("objects", "webdataset", "litdata", "mds", "parquet")
 _ORDER: tuple[Layout, ...] = ("tree", "objects", "mount", "webdataset", "litdata", *LAYOUTS)
 
 
@@ -137,11 +136,11 @@ def _locate_layouts(settings: ComparisonSettings, arms: Sequence[str]) -> dict[L
         is_read = any(ARMS[name].layout == layout for name in arms)
         if not is_read and (layout not in _REFERENCES or settings.shards):
             continue
-        if silent is not None and layout in _IN_BUCKET:
+        if silent is not None and layout in IN_BUCKET:
             found[layout] = silent
             continue
         found[layout] = fault = _try_to_locate(layout, settings)
-        if isinstance(fault, ServiceError) and layout in _IN_BUCKET:
+        if isinstance(fault, ServiceError) and layout in IN_BUCKET:
             silent = fault
     return found
 
