@@ -255,7 +255,7 @@ def test_a_wrong_length_in_the_index(
         ({"rank": 1}, "belong together"),
         ({"rank": 2, "world_size": 2}, "ranks are 0 to 1"),
         ({"rank": 0.5, "world_size": 2}, "rank=0.5: not an integer"),
-        ({"last": "Keep"}, "last='Keep': unknown"),
+        ({"last": "Keep"}, "last='Keep': unknown; did you mean keep?"),
         ({"on_damage": "ignore"}, "on_damage='ignore': unknown"),
         ({"decode": "Fast"}, "decode='Fast': unknown"),
         ({"transform": len}, "not a transform of larder.stream"),
