@@ -208,7 +208,7 @@ def explain_missing_kernel(folder: Path = _HERE) -> MissingKernel:
     cause = (
         f"the JPEG kernel isn't compiled in the checkout {checkout}, from which `larder` was imported"
         if is_checkout
-        else "the JPEG kernel isn't compiled, since larder was installed where a C compiler or libjpeg-turbo was missing"
+        else "the JPEG kernel isn't compiled: larder was installed where a C compiler or libjpeg-turbo was missing"
     )
     words = [sys.executable or "python3", str(folder / "build.py")]
     command = shlex.join(words) + ("" if is_checkout else " ~/.cache/larder")

@@ -165,8 +165,7 @@ def _measure_epochs(job: Job, measured: MeasuredLoader, counters: Counters, refe
     images = loader.images if is_whole else batches * job.settings.batch_size
     for number in range(1, epochs + 1):
         order = 2 * job.run.round + number - 1
-        before, total = (number - 1) * images, epochs * images
-        counters = counters._replace(report=lambda done, b=before, t=total: write_progress(job.progress, b + done, t))
+        counters = counters._replace(report=_reporter(job, (number - 1) * images, epochs * images))
         result = measure_epoch(loader.read(order, batches), number, counters, reference, is_whole=is_whole)
         if not result.record.images:  # nothing can be said per image
             raise InputError(
@@ -174,6 +173,11 @@ def _measure_epochs(job: Job, measured: MeasuredLoader, counters: Counters, refe
                 next_step=f"look for warnings of the library: {loader.reader}",
             )
         yield result
+
+
+def _reporter(job: Job, before: int, total: int) -> Callable[[int], None]:
+    """Return what is told how many images of an epoch have come, after `before` images of earlier ones."""
+    return lambda images: write_progress(job.progress, before + images, total)
 
 
 def _measure_steps(job: Job, measured: MeasuredLoader) -> StepsRecord | None:

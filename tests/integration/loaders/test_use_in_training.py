@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.conftest import Store
@@ -100,15 +100,14 @@ def edit(path: Path, *changes: tuple[str, str]) -> None:
 
 def kill_at(line: str, command: list[str], folder: Path, environ: dict[str, str]) -> str:
     """Run a command until it prints a line, kill it with its processes, and return what it has printed."""
-    with subprocess.Popen(
-        command, cwd=folder, env=environ, stdout=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
+    with subprocess.Popen(command, cwd=folder, env=environ, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         out = ""
         for text in process.stdout:
             out += text
             if text.startswith(line):
-                os.killpg(process.pid, signal.SIGKILL)
+                for one in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+                    one.kill()
                 return out
     raise AssertionError(f"no {line!r} in {out}")
 
@@ -123,9 +122,7 @@ def test_two_ranks_evaluate_every_sample_once(stored: Stored, environ: dict[str,
 def test_killed_ranks_resume_in_mid_epoch(stored: Stored, environ: dict[str, str], tmp_path: Path) -> None:
     """Each has five batches of four; the checkpoint after the second one is the last."""
     write(DDP, stored, tmp_path)
-    pause = (
-        "                if number == 2:\n                    print('now', flush=True); __import__('time').sleep(60)\n"
-    )
+    pause = " " * 16 + "number == 2 and (print('now', flush=True), __import__('time').sleep(60))\n"
     slow = ("batch_size=64", "batch_size=4"), (SAVED, "checkpoint.save(after_seconds=0")
     edit(tmp_path / f"{DDP}.py", *slow)
     whole = (tmp_path / f"{DDP}.py").read_text()
