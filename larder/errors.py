@@ -21,6 +21,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from larder.commands import name_commands
 from larder.next_step import CREATED_BY, with_force
 from larder.terminal import Lines, escape, join_lines
 
@@ -52,7 +53,7 @@ class LarderError(Exception):
 
     def __str__(self) -> str:
         """Return both parts, so that a traceback shows what to do."""
-        return f"{self.what}\n  next step: {self.next_step}"
+        return name_commands(f"{self.what}\n  next step: {self.next_step}")
 
     def __reduce__(self) -> tuple[object, ...]:
         # Errors cross process borders; pickle would call __init__ without the keyword.

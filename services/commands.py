@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import larder.stage
 from larder.cli.invocation import INVOCATIONS
+from larder.commands import TARGETS
 from larder.errors import ConfigurationError
 from larder.next_step import StageRun, parse_run, replace_runs
 from larder.progress import Reporter
@@ -31,39 +32,6 @@ INVOCATION_VARIABLE = "LARDER_FRONT_DOOR"
 KNOWN_INVOCATIONS = (*INVOCATIONS, "compose", "")
 HELP = "--help"
 
-TARGETS = {
-    ("extract", ""): "etl-local",
-    ("transform", ""): "etl-local",
-    ("load", ""): "etl-load",
-    ("shard", ""): "etl-wds",
-    ("load", "shards"): "etl-wds",
-    ("optimize", ""): "etl-lit",
-    ("load", "chunks"): "etl-lit",
-    ("index", ""): "index",
-    ("verify", ""): "verify",
-    ("bench", ""): "bench",
-    ("bench", "train"): "train",
-    ("bench", "compare"): "compare",
-    ("report", ""): "report",
-    ("bench", "peers"): "peers",
-    ("mount", ""): "mount",
-    ("mount", "unmount"): "unmount",
-    ("s3", ""): "s3-check",
-    ("s3", "check"): "s3-check",
-    ("s3", "bucket"): "s3-bucket",
-    ("s3", "up"): "s3-up",
-    ("s3", "down"): "s3-down",
-    ("jupyter", ""): "jupyter",
-    ("jupyter", "up"): "jupyter",
-    ("jupyter", "down"): "jupyter-down",
-    ("jupyter", "url"): "jupyter-url",
-    ("jupyter", "logs"): "jupyter-logs",
-    ("ray", "up"): "ray-up",
-    ("ray", "down"): "ray-down",
-    ("clean", "wds"): "clean-wds",
-    ("clean", "lit"): "clean-lit",
-}
-"""Target of make, or command of larder, for each stage and task."""
 _SHORT_NAMES = {"LARDER_ARM": "ARM", ("s3-bucket", "S3_BUCKET"): "BUCKET"}
 """Short names of settings, for all targets or for one."""
 _COMPOSE_FILES = {

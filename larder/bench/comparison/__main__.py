@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 
+from larder.commands import TARGETS
 from larder.errors import ConfigurationError
 from larder.next_step import StageRun, replace_runs
 from larder.progress import Reporter
@@ -23,19 +24,6 @@ _INSTALLED = {
     ("bench", "peers"): "larder peers",
     ("report", ""): "larder report",
 }
-_TARGETS = {
-    ("extract", ""): "etl-local",
-    ("transform", ""): "etl-local",
-    ("load", ""): "etl-load",
-    ("shard", ""): "etl-wds",
-    ("load", "shards"): "etl-wds",
-    ("optimize", ""): "etl-lit",
-    ("load", "chunks"): "etl-lit",
-    ("mount", ""): "mount",
-    ("mount", "unmount"): "unmount",
-    ("s3", "check"): "s3-check",
-    ("s3", "up"): "s3-up",
-}
 ABOUT = "Measure arms in turn: which one feeds a training loop fastest on this machine, from this store?"
 
 
@@ -51,7 +39,7 @@ def _command(run: StageRun) -> str | None:
         repeated = settings_for(os.environ.get(VARIABLE, ""), command.split()[-1], dict(run.settings))
         words = [command, *(f"{name}={shlex.quote(value)}" for name, value in run.settings), repeated]
         return f"`{' '.join(filter(None, words))}`"
-    target = _TARGETS.get((run.stage, run.task))
+    target = TARGETS.get((run.stage, run.task))
     return target and f"`python3 -m larder {target}` in a checkout of larder"
 
 

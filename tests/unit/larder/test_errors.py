@@ -54,13 +54,15 @@ def called_by_users():
     try:
         raise OSError("refused")
     except OSError as error:
-        raise ServiceError("the store doesn't answer", next_step="check it") from error
+        raise ServiceError("the store doesn't answer", next_step="run `s3 check`") from error
 
 called_by_users()
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert ended.returncode == 1
-    assert ended.stderr.endswith("larder.errors.ServiceError: the store doesn't answer\n  next step: check it\n")
+    assert ended.stderr.endswith(
+        "larder.errors.ServiceError: the store doesn't answer\n  next step: run `larder s3-check`\n"
+    )
     assert "refused" not in ended.stderr
     assert ended.stderr.count("Traceback") == 1
 
