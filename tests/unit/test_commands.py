@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from larder.cli.commands import BY_NAME
+from larder.commands import TARGETS
 from larder.errors import InputError
 from larder.next_step import CREATED_BY, StageRun, with_force
 from larder.settings import Settings
 from larder.stage import StageOutcome
 from larder.typed_line import describe_line
-from services.commands import KNOWN_INVOCATIONS, TARGETS, command, main, replace_stage_names
+from services.commands import KNOWN_INVOCATIONS, command, main, replace_stage_names
 
 ROOT = Path(__file__).resolve().parents[2]
 FORCED = StageRun("load").with_settings(LARDER_FORCE="true")

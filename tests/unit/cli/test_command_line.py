@@ -96,7 +96,7 @@ def test_a_mistyped_command_suggests_the_right_one(typed: str, meant: str) -> No
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["xyzzy"], "no such command: xyzzy$"),
+        (["xyzzy"], "no such command: xyzzy\n"),
         ([""], "no such command: "),
         (["\x1b[2J"], r"no such command: \\x1b\[2J"),
         (["etl-load", "--perfix=x"], r"etl-load has no flag --perfix; did you mean --prefix\?"),
