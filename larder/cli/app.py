@@ -115,8 +115,14 @@ class App:
         return App(changed, self.handler, self.dry_run, self.invocation, self.command)
 
     def typed_command(self, command: str) -> str:
-        """Return a command as the user types it, with the settings that it needs again."""
-        return " ".join(filter(None, (self.invocation, command, settings_for(self._line, command))))
+        """Return a command as the user types it, with the settings that it needs again.
+
+        Args:
+            command: The command's name, and settings that it must have, as NAME=value.
+        """
+        name, *words = command.split(" ")
+        own = {word.partition("=")[0] for word in words}
+        return " ".join(filter(None, (self.invocation, command, settings_for(self._line, name, own))))
 
     # --- calls
 
