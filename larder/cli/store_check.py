@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import urllib.request
 from urllib.parse import urlsplit
 
 from larder.cli import dotenv, local_store
@@ -84,7 +83,8 @@ def _require_answer(app: App, endpoint: str) -> None:
         host, port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
     except ValueError:  # the stage explains it
         return
-    if not host or (app.is_compose and host in _LOOPBACK) or parts.scheme in urllib.request.getproxies():
+    has_proxy = any(app.environ.get(name) for name in (f"{parts.scheme}_proxy", f"{parts.scheme.upper()}_PROXY"))
+    if not host or has_proxy or (app.is_compose and host in _LOOPBACK):
         return
     try:
         socket.create_connection((host, port), _SECONDS).close()
