@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -52,3 +53,11 @@ def test_a_stages_events_and_errors_have_them(in_container: None, capsys: pytest
         "bench: kept in /home/me/my results/.compare-1\n"
         "bench: error: /home/me/my results is full\n  next step: see /home/me/my results/log\n"
     )
+
+
+def test_images_have_every_module_that_stages_share() -> None:
+    root = Path(__file__).parents[2]
+    dockerfile = (root / "services" / "Dockerfile").read_text()
+    shared = [path.name for path in (root / "services").glob("*.py")]
+    assert "host_paths.py" in shared
+    assert all(f"/opt/larder/services/{name}" in dockerfile for name in shared)
