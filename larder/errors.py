@@ -18,8 +18,10 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
+from larder.commands import name_commands
 from larder.next_step import CREATED_BY, with_force
 from larder.terminal import Lines, escape, join_lines
 
@@ -33,6 +35,8 @@ class LarderError(Exception):
     """Base class: an expected failure, shown to users without a traceback."""
 
     exit_code = 1
+    cause: BaseException | None = None
+    """What led to it, if `without_causes` has removed it from tracebacks."""
 
     def __init__(self, what: str, *, next_step: str) -> None:
         """Set the two parts of the message. Both are escaped.
@@ -47,6 +51,10 @@ class LarderError(Exception):
         self.what = escape(what)
         self.next_step = escape(next_step)
 
+    def __str__(self) -> str:
+        """Return both parts, so that a traceback shows what to do."""
+        return name_commands(f"{self.what}\n  next step: {self.next_step}")
+
     def __reduce__(self) -> tuple[object, ...]:
         # Errors cross process borders; pickle would call __init__ without the keyword.
         return _rebuild, (type(self), self.what, self.next_step)
@@ -58,6 +66,20 @@ class LarderError(Exception):
     def _render_traceback_(self) -> list[str]:
         """Return the lines that a notebook shows instead of a traceback. IPython calls this method by its name."""
         return self.format().split("\n")
+
+
+@contextmanager
+def without_causes() -> Iterator[None]:
+    """Raise errors of larder alone. What users of the library call has this block around it.
+
+    Messages say already what their causes mean. Without this, a traceback would show dozens of lines of other libraries
+    before them.
+    """
+    try:
+        yield
+    except LarderError as error:
+        error.cause = error.__cause__ or error.cause
+        raise error from None
 
 
 def _rebuild(kind: type[LarderError], what: str, next_step: str) -> LarderError:

@@ -30,10 +30,16 @@ class Task(Protocol):
 
 
 class Reporter:
-    """Report what a stage does, as text for people or as JSON for machines."""
+    """Report what a stage does, as text for people or as JSON for machines.
 
-    def __init__(self, stage: str, style: LogStyle = "auto") -> None:
-        self.stage = stage
+    Args:
+        stage: Name of the stage.
+        style: The output style.
+        rewrite: Changes each text before it is shown, such as paths that the user knows by others.
+    """
+
+    def __init__(self, stage: str, style: LogStyle = "auto", rewrite: Callable[[str], str] = str) -> None:
+        self.stage, self.rewrite = stage, rewrite
         self._say: Callable[[str], None] = _write
         self.set_style(style)
 
@@ -50,11 +56,15 @@ class Reporter:
             message: Text for people. It is escaped to one line unless it is `Lines`.
             fields: More fields for the JSON output.
         """
-        message = escape(message)
+        message = self._rewritten(escape(message))
+        fields = {key: self.rewrite(value) if isinstance(value, str) else value for key, value in fields.items()}
         if self.json:
             _write(as_json({"stage": self.stage, "event": name, "message": message, **fields}))
         else:
             self._say(Lines(f"{self.stage}: {message}"))
+
+    def _rewritten(self, text: str) -> str:
+        return text.map(self.rewrite) if isinstance(text, Lines) else self.rewrite(text)
 
     def event_soon(self, name: str, message: str) -> None:
         """Report an event from a signal handler. Write to the descriptor, since the interrupted code may hold locks."""
@@ -144,11 +154,10 @@ class _Lines:
         self._last_line = time.monotonic()
         rate = (self._done - self._done_before) / max(self._last_line - self._start, 1e-9)
         left = (self._total - self._done) / rate if self._total is not None and rate > 0 else None
-        of = f" of {format_amount(self._total, self._unit)}" if self._total is not None else ""
-        eta = f", {left:.0f} s left" if left is not None else ""
+        eta = f", {left:.0f} s left" if left else ""
         self._reporter.event(
             "progress",
-            f"{self._name}: {format_amount(self._done, self._unit)}{of}, {format_amount(rate, self._unit)}/s{eta}",
+            f"{self._name}: {_format_part(self._done, self._total, self._unit)}{_format_rate(rate, self._unit)}{eta}",
             task=self._name,
             done=self._done,
             total=self._total,
@@ -168,6 +177,23 @@ def format_amount(number: float, unit: str) -> str:
             return f"{number:.0f} {prefix}" if prefix == "B" else f"{number:.1f} {prefix}"
         number /= 1024
     return f"{number:.1f} TiB"
+
+
+def _format_part(done: int, total: int | None, unit: str) -> str:
+    """Format how much of how much is done, with the unit once if it isn't part of the number."""
+    if total is None:
+        return format_amount(done, unit)
+    return f"{format_amount(done, unit) if unit == 'B' else f'{done:,}'} of {format_amount(total, unit)}"
+
+
+def _format_rate(rate: float, unit: str) -> str:
+    """Format a rate, with a digit more if it is small; nothing if nothing is done yet."""
+    if rate <= 0:
+        return ""
+    if unit == "B" or rate >= 100:
+        return f", {format_amount(rate, unit)}/s"
+    digits = 1 if rate >= 1 else 2
+    return f", {rate:,.{digits}f} {unit}/s" if rate >= 0.005 else f", less than 0.01 {unit}/s"
 
 
 def _singular(plural: str) -> str:

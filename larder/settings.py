@@ -23,6 +23,7 @@ from larder.errors import ConfigurationError
 from larder.machine import available_cpus
 from larder.next_step import StageRun
 from larder.progress import LogStyle
+from larder.suggest import did_you_mean
 
 
 class Settings(BaseModel):
@@ -260,7 +261,9 @@ def describe_fault(fault: Any) -> str:
     words = _MESSAGES.get(fault["type"])
     if words is None:
         return str(fault["msg"]).removeprefix("Value error, ").replace("Input should", "must")
-    return words.format(**fault.get("ctx", {}))
+    context = fault.get("ctx", {})
+    choices = re.findall(r"'([^']*)'", str(context["expected"])) if fault["type"] == "literal_error" else []
+    return words.format(**context) + did_you_mean(str(fault["input"]), choices)
 
 
 def _explain(kind: type[Settings], fault: Any, origin: Mapping[str, str]) -> str:

@@ -43,6 +43,7 @@ def main(
     *,
     program: str = "",
     to_commands: Callable[[str], str] = str,
+    rewrite: Callable[[str], str] = str,
 ) -> int:
     """Run a stage.
 
@@ -54,13 +55,14 @@ def main(
         argv: Flags; by default those of this process.
         program: Name of the program for the help.
         to_commands: Replaces the stages named in a message by commands (`larder.next_step`).
+        rewrite: Changes each text before it is shown.
 
     Returns:
         The exit code (`larder.errors`). After an error, a stage that runs as its own process exits instead of
         returning.
     """
     style: LogStyle = "json" if os.environ.get("LARDER_LOG") == "json" else "auto"
-    reporter = Reporter(stage, style)
+    reporter = Reporter(stage, style, rewrite)
     flags = sys.argv[1:] if argv is None else argv
     stage_pid = os.getpid()
 

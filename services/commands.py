@@ -3,7 +3,8 @@
 Errors and next steps name stages (larder.next_step). This module replaces each name by a command when a stage starts.
 LARDER_FRONT_DOOR selects the form of the command. The command `larder` sets it for the stages that it starts;
 compose/stage.yaml sets it for stages started with docker compose. If it is unset, the stage was started as
-`python -m services.<stage>`. LARDER_REPEATED has the settings of the command line that the next command needs, too.
+`python -m services.<stage>`. LARDER_REPEATED has the command line that the user typed, without secrets: a suggested
+command needs some of its settings, too, and the same command needs all of them.
 """
 
 from __future__ import annotations
@@ -15,53 +16,22 @@ from functools import partial
 from typing import TypeVar
 
 import larder.stage
-from larder.cli.invocation import INVOCATIONS, repeat_settings
+from larder.cli.invocation import INVOCATIONS
+from larder.commands import TARGETS
 from larder.errors import ConfigurationError
 from larder.next_step import StageRun, parse_run, replace_runs
 from larder.progress import Reporter
 from larder.settings import Settings
 from larder.stage import StageOutcome
+from larder.typed_line import VARIABLE, settings_for
+from services.host_paths import show_host_paths
 
 S = TypeVar("S", bound=Settings)
 
 INVOCATION_VARIABLE = "LARDER_FRONT_DOOR"
-REPEATED_VARIABLE = "LARDER_REPEATED"
 KNOWN_INVOCATIONS = (*INVOCATIONS, "compose", "")
 HELP = "--help"
 
-TARGETS = {
-    ("extract", ""): "etl-local",
-    ("transform", ""): "etl-local",
-    ("load", ""): "etl-load",
-    ("shard", ""): "etl-wds",
-    ("load", "shards"): "etl-wds",
-    ("optimize", ""): "etl-lit",
-    ("load", "chunks"): "etl-lit",
-    ("index", ""): "index",
-    ("verify", ""): "verify",
-    ("bench", ""): "bench",
-    ("bench", "train"): "train",
-    ("bench", "compare"): "compare",
-    ("report", ""): "report",
-    ("bench", "peers"): "peers",
-    ("mount", ""): "mount",
-    ("mount", "unmount"): "unmount",
-    ("s3", ""): "s3-check",
-    ("s3", "check"): "s3-check",
-    ("s3", "bucket"): "s3-bucket",
-    ("s3", "up"): "s3-up",
-    ("s3", "down"): "s3-down",
-    ("jupyter", ""): "jupyter",
-    ("jupyter", "up"): "jupyter",
-    ("jupyter", "down"): "jupyter-down",
-    ("jupyter", "url"): "jupyter-url",
-    ("jupyter", "logs"): "jupyter-logs",
-    ("ray", "up"): "ray-up",
-    ("ray", "down"): "ray-down",
-    ("clean", "wds"): "clean-wds",
-    ("clean", "lit"): "clean-lit",
-}
-"""Target of make, or command of larder, for each stage and task."""
 _SHORT_NAMES = {"LARDER_ARM": "ARM", ("s3-bucket", "S3_BUCKET"): "BUCKET"}
 """Short names of settings, for all targets or for one."""
 _COMPOSE_FILES = {
@@ -115,6 +85,7 @@ def main(
         argv,
         program=program or f"python -m services.{stage}",
         to_commands=partial(replace_stage_names, invocation=invocation),
+        rewrite=show_host_paths,
     )
 
 
@@ -142,7 +113,9 @@ def command(run: StageRun, invocation: str) -> str | None:
         named = [
             (_SHORT_NAMES.get(name) or _SHORT_NAMES.get((target, name), name), value) for name, value in run.settings
         ]
-        return " ".join([INVOCATIONS[invocation], target, *_assignments(named), *_repeated(run)])
+        own = {name for pair in zip(named, run.settings, strict=True) for name, _ in pair}
+        repeated = settings_for(os.environ.get(VARIABLE, ""), target, own)
+        return " ".join([INVOCATIONS[invocation], target, *_assignments(named), *([repeated] if repeated else [])])
     if run.stage == "report":  # which is no stage, and needs no image
         return f"{INVOCATIONS['module']} report"
     if invocation == "compose":
@@ -151,15 +124,6 @@ def command(run: StageRun, invocation: str) -> str | None:
         [("LARDER_LOAD", _LOADED_ARTIFACTS[run.task])] if run.stage == "load" and run.task in _LOADED_ARTIFACTS else []
     )
     return " ".join([*_assignments([*run.settings, *loaded]), _by_python(run)])
-
-
-def _repeated(run: StageRun) -> list[str]:
-    """Return the settings of this command line that another command needs, too, except those that `run` has."""
-    given = dict(word.partition("=")[::2] for word in shlex.split(os.environ.get(REPEATED_VARIABLE, "")))
-    for name, _ in run.settings:
-        given.pop(name, None)
-    words = repeat_settings(given)
-    return [words] if words else []
 
 
 def _by_compose(run: StageRun) -> str:

@@ -53,7 +53,15 @@ hypothesis.settings.load_profile("larder")
 
 
 def pytest_configure() -> None:
-    for name in ("LARDER_FRONT_DOOR", "LARDER_REPEATED", "MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS", "MAKELEVEL"):
+    for name in (
+        "LARDER_FRONT_DOOR",
+        "LARDER_REPEATED",
+        "LARDER_HOST_FOLDERS",
+        "MAKEFLAGS",
+        "MAKEOVERRIDES",
+        "MFLAGS",
+        "MAKELEVEL",
+    ):
         os.environ.pop(name, None)  # set by `make test`, and must not reach the programs under test
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each process compiles all tests, a third of collecting them
     sys.dont_write_bytecode = False

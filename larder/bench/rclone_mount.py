@@ -28,7 +28,7 @@ def map_mount_errors(mount: Path) -> Iterator[None]:
         raise ServiceError(f"{mount} can't be read: {error.strerror}", next_step=CHECK_STORE) from error
     except InputError as error:
         check_mount(mount)  # a dead mount can cause any error
-        if isinstance(error.__cause__, UnreadableFileError):  # the file system failed, not the decoder
+        if isinstance(error.__cause__ or error.cause, UnreadableFileError):  # the file system failed, not the decoder
             raise ServiceError(error.what, next_step=CHECK_STORE) from error
         raise
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from larder.bench.accelerators import largest, utilization_of
+from larder.bench.advice import in_words, reads_a_store
 from larder.bench.arms import ARMS
 from larder.bench.comparison_parts import EpochRecord, Interval, Roofline, Round, StepsRecord, Waits
 from larder.bench.comparison_record import (
@@ -18,7 +19,7 @@ from larder.bench.comparison_record import (
     Summary,
     WaterfallStep,
 )
-from larder.bench.report.facts import count_workers
+from larder.bench.report.facts import ONE_ROUND, count_workers
 from larder.bench.statistics import median_interval, paired_ratios
 
 AGAIN = " (again)"
@@ -33,6 +34,7 @@ MIN_ROUNDS = 5
 """Fewer rounds give a result of low confidence."""
 _MAX_CUT = 6
 """Parts left out of a quick run that the answer names."""
+_ALIKE = "no significant difference"
 _NAMES_OF_BOUND = ("stream_from_memory", "decode")
 
 
@@ -70,7 +72,12 @@ def summarize(rounds: Sequence[Round], rooflines: Sequence[Roofline], conditions
     sure = conditions.is_sure and repeated is not None and repeated.verdict == "quiet"
     with_threads = [arm for arm in _fewest_workers(arms) if not _ignores_workers(arm.arm)]
     return Summary(
-        answer=" ".join([*_answer(arms, ratios, repeated, conditions.image_bytes), *_caution(arms, conditions)]),
+        answer=" ".join(
+            [
+                *_answer(arms, ratios, repeated, len(_repeated_pairs(measured)), conditions.image_bytes),
+                *_caution(arms, conditions),
+            ]
+        ),
         confidence="high" if sure else "low",
         arms=arms,
         ratios=ratios,
@@ -82,19 +89,22 @@ def summarize(rounds: Sequence[Round], rooflines: Sequence[Roofline], conditions
 
 def repeated_arm(rounds: Sequence[Round], rounds_added: int = 0) -> RepeatedArm | None:
     """Return the result of the A/A test, or None if no round has both runs of the arm."""
-    again = {(one.workers, one.round): one for one in rounds if one.arm.endswith(AGAIN) and one.round > 0}
-    if not again:
-        return None
-    name = next(iter(again.values())).arm.removesuffix(AGAIN)
-    first = {(one.workers, one.round): one for one in rounds if one.arm == name}
-    pairs = sorted(first.keys() & again.keys())
+    pairs = _repeated_pairs(rounds)
     if not pairs:
         return None
-    ratios = [first[pair].epochs[0].imgs_per_s / again[pair].epochs[0].imgs_per_s for pair in pairs]
+    name, ratios = pairs[0][0].arm, [one.epochs[0].imgs_per_s / again.epochs[0].imgs_per_s for one, again in pairs]
     ratio = median_interval(ratios)
     has_one = round(ratio.low, 2) <= 1 <= round(ratio.high, 2)
     is_quiet = has_one and ratio.high - ratio.low <= MAX_NOISE
     return RepeatedArm(arm=name, ratio=ratio, verdict="quiet" if is_quiet else "noisy", rounds_added=rounds_added)
+
+
+def _repeated_pairs(rounds: Sequence[Round]) -> list[tuple[Round, Round]]:
+    """Return both runs of the A/A arm, of each measured round that has them."""
+    first = {(one.arm, one.workers, one.round): one for one in rounds}
+    again = [one for one in rounds if one.arm.endswith(AGAIN) and one.round > 0]
+    keys = [(one.arm.removesuffix(AGAIN), one.workers, one.round) for one in again]
+    return [(first[key], one) for key, one in zip(keys, again, strict=True) if key in first]
 
 
 def _peak_memory(rounds: Sequence[Round], arm: Round) -> int:
@@ -219,7 +229,7 @@ def _ratios(arms: Sequence[ArmSummary], groups: dict[tuple[str, int], list[Round
                         workers=best.workers,
                         ratio=ratio,
                         rounds=pairs,
-                        differs=not ratio.low <= 1 <= ratio.high,
+                        differs=len(pairs) > 1 and not ratio.low <= 1 <= ratio.high,
                     )
                 )
     return found
@@ -266,26 +276,27 @@ def _waterfall(arm: ArmSummary, rooflines: Sequence[Roofline]) -> list[Waterfall
 
 
 def _answer(
-    arms: Sequence[ArmSummary], ratios: Sequence[Ratio], repeated: RepeatedArm | None, image_bytes: float
+    arms: Sequence[ArmSummary],
+    ratios: Sequence[Ratio],
+    repeated: RepeatedArm | None,
+    repeats: int,
+    image_bytes: float,
 ) -> list[str]:
-    """Return the sentences that answer the question."""
+    """Return the sentences that answer the question. `repeats` is the number of rounds of the A/A test."""
     if not arms:
         return ["No arm could be measured."]
     best = arms[0]
-    rate = best.imgs_per_s
-    sentences = [
-        f"{best.arm} is the fastest here: {rate.median:,.0f} images/s ({rate.low:,.0f} to {rate.high:,.0f}) "
-        f"with {_in_words(best)}"
-    ]
     others = [one for one in ratios if one.arm == best.arm and one.workers == best.workers]
+    sentences = [f"{best.arm} is the fastest here: {_rate_in_words(best)}"]
     if others:
         nearest = min(others, key=lambda one: one.ratio.median)
+        rounds = len(nearest.rounds)
         sentences[0] += (
             f", {nearest.ratio.median:.2f} times as fast as {nearest.against} "
-            f"({nearest.ratio.low:.2f} to {nearest.ratio.high:.2f})"
-            + ("" if nearest.differs else ": no significant difference")
+            f"({_ends(nearest.ratio, rounds, 2)})" + ("" if nearest.differs or rounds == 1 else f": {_ALIKE}")
         )
     sentences[0] += "."
+    sentences += _advice(arms, others)
     sentences.append(
         f"It keeps {best.largest_accelerator} busy{_with_images(best, image_bytes)}."
         if best.largest_accelerator
@@ -294,9 +305,34 @@ def _answer(
     if repeated is not None and repeated.verdict == "noisy":
         sentences.append(
             f"The machine was too noisy to be sure: {repeated.arm} twice gave a ratio of {repeated.ratio.median:.2f} "
-            f"({repeated.ratio.low:.2f} to {repeated.ratio.high:.2f})."
+            f"({_ends(repeated.ratio, repeats, 2)})."
         )
     return sentences
+
+
+def _rate_in_words(arm: ArmSummary) -> str:
+    """Return an arm's rate with its interval, and what it ran with."""
+    rate = arm.imgs_per_s
+    return f"{rate.median:,.0f} images/s ({_ends(rate, arm.rounds)}) with {_in_words(arm)}"
+
+
+def _ends(interval: Interval, rounds: int, digits: int = 0) -> str:
+    """Return the ends of an interval; a single round has none."""
+    return ONE_ROUND if rounds == 1 else f"{interval.low:,.{digits}f} to {interval.high:,.{digits}f}"
+
+
+def _advice(arms: Sequence[ArmSummary], others: Sequence[Ratio]) -> list[str]:
+    """Return what to use here, what noise doesn't tell from it, and if it reads a disk, what to use from the store."""
+    best = arms[0]
+    found = [f"Use {in_words(best.arm)}."]
+    if not reads_a_store(best.arm) and (remote := next((one for one in arms if reads_a_store(one.arm)), None)):
+        found.append(f"From the store, use {in_words(remote.arm)} ({remote.arm}): {_rate_in_words(remote)}.")
+    alike = [one.against for one in others if not one.differs and len(one.rounds) > 1]
+    if alike:
+        found.append(f"No slower than noise can explain: {', '.join(f'{name} ({in_words(name)})' for name in alike)}.")
+    if once := [one.against for one in others if len(one.rounds) == 1]:
+        found.append(f"A single round can't tell from noise how much slower these are: {', '.join(once)}.")
+    return found
 
 
 def _with_images(best: ArmSummary, image_bytes: float) -> str:

@@ -13,10 +13,11 @@ from larder.cli import compose, dotenv, host, process, project, runner, sources
 from larder.cli.compose import ComposeRunner
 from larder.cli.console import ask, print_message
 from larder.cli.host import HostRunner
-from larder.cli.invocation import INVOCATIONS, repeat_settings
+from larder.cli.invocation import INVOCATIONS
 from larder.cli.pipelines import Step, stages_of
 from larder.cli.process import Call, SignalHandler
 from larder.cli.settings import ResolvedSettings
+from larder.typed_line import VARIABLE, describe_line, settings_for
 
 
 class CallFailedError(Exception):
@@ -35,12 +36,19 @@ class App:
         handler: Handles signals.
         dry_run: Whether to print calls instead of running them.
         invocation: How the user started larder, as they type it: a value of INVOCATIONS.
+        command: Name of the command that runs.
     """
 
     def __init__(
-        self, settings: ResolvedSettings, handler: SignalHandler, dry_run: bool = False, invocation: str = "larder"
+        self,
+        settings: ResolvedSettings,
+        handler: SignalHandler,
+        dry_run: bool = False,
+        invocation: str = "larder",
+        command: str = "",
     ):
         self.settings, self.handler, self.dry_run, self.invocation = settings, handler, dry_run, invocation
+        self.command = command
         self._runner: ComposeRunner | HostRunner | None = None
         self._to_print: list[str] = []
         self._typed_secrets: set[str] = set()
@@ -59,8 +67,15 @@ class App:
     def environ(self) -> Mapping[str, str]:
         """The user's environment, with LARDER_FRONT_DOOR, without compose's warnings about leftover containers."""
         [name] = [name for name, typed in INVOCATIONS.items() if typed == self.invocation]
-        door = {"LARDER_FRONT_DOOR": name, "LARDER_REPEATED": repeat_settings(self.settings.given)}
+        door = {"LARDER_FRONT_DOOR": name, VARIABLE: self._line}
+        if isinstance(self._runner, ComposeRunner):
+            door["LARDER_HOST_FOLDERS"] = self._runner.host_folders()
         return {"COMPOSE_IGNORE_ORPHANS": "1", **self.settings.environ, **door}
+
+    @property
+    def _line(self) -> str:
+        """What the user typed, without secrets."""
+        return describe_line(self.command, self.settings.given)
 
     @property
     def runner(self) -> ComposeRunner | HostRunner:
@@ -97,11 +112,17 @@ class App:
         changed = ResolvedSettings(
             self.root, {**self.settings.given, **given}, self.settings.environ, self.settings.files
         )
-        return App(changed, self.handler, self.dry_run, self.invocation)
+        return App(changed, self.handler, self.dry_run, self.invocation, self.command)
 
     def typed_command(self, command: str) -> str:
-        """Return a command as the user types it, with the settings that it needs again."""
-        return " ".join(filter(None, (self.invocation, command, repeat_settings(self.settings.given))))
+        """Return a command as the user types it, with the settings that it needs again.
+
+        Args:
+            command: The command's name, and settings that it must have, as NAME=value.
+        """
+        name, *words = command.split(" ")
+        own = {word.partition("=")[0] for word in words}
+        return " ".join(filter(None, (self.invocation, command, settings_for(self._line, name, own))))
 
     # --- calls
 

@@ -158,10 +158,17 @@ class ComposeRunner:
 
     def list_links(self) -> Call:
         """Return a call that lists the containers of the link before the store, running or not."""
+        return self._list("link", "--all")
+
+    def list_running(self, server: str) -> Call:
+        """Return a call that lists the running container of a server."""
+        return self._list(server)
+
+    def _list(self, service: str, *flags: str) -> Call:
         project = self.settings.get("COMPOSE_PROJECT_NAME") or self.project
-        labels = (f"com.docker.compose.project={project}", "com.docker.compose.service=link")
+        labels = (f"com.docker.compose.project={project}", f"com.docker.compose.service={service}")
         filters = [word for label in labels for word in ("--filter", f"label={label}")]
-        return Call(("docker", "ps", "--all", "--quiet", *filters))
+        return Call(("docker", "ps", *flags, "--quiet", *filters))
 
     def query(self, server: str, *words: str) -> Call:
         """Return a call that queries compose about a server: `ps`, `port`."""
@@ -204,6 +211,12 @@ class ComposeRunner:
         ):
             env["AWS_ACCESS_KEY_ID"] = ""  # compose requires it, although only the server needs it
         return env
+
+    def host_folders(self) -> str:
+        """Return what compose/bench.yaml mounts where, as JSON: folders of the container, and those of the host."""
+        settings = self.settings
+        folders = {"/results": settings.results, "/mount": settings.mount_dir, "/cache": settings.cache_dir}
+        return json.dumps({inside: self._absolute(path) for inside, path in folders.items() if path is not None})
 
     def _volumes(self) -> dict[str, str]:
         """Return the volumes' names if the default dataset is named explicitly: compose would derive other names."""

@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return 0
             root = _root_of(line.command)
             settings = _settings(root, line.command, line.given, environ)
-            app = App(settings, handler, line.dry_run, invocation)
+            app = App(settings, handler, line.dry_run, invocation, line.command.name)
             line.command.run(app, line.words)
             app.finish()
         except CallFailedError as failed:

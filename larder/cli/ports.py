@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Callable
 
 from larder.errors import ConfigurationError, ResourceError
 
 
-def require_publishable_port(bind: str, port: str, name: str, command: str, published: str) -> None:
+def require_publishable_port(bind: str, port: str, name: str, command: Callable[[str], str], published: str) -> None:
     """Raise an error if another program uses a port.
 
     Args:
         bind: The address to listen on.
         port: The port.
         name: The setting's name without its last word: `LARDER_JUPYTER` for `LARDER_JUPYTER_PORT`.
-        command: The command that has the setting, as the user types it.
+        command: Returns the command that has the setting as the user types it, with a setting of its own.
         published: Address of the container if it already runs; empty if it doesn't.
 
     Raises:
@@ -32,12 +33,12 @@ def require_publishable_port(bind: str, port: str, name: str, command: str, publ
             if error.errno == errno.EADDRNOTAVAIL:
                 raise ConfigurationError(
                     f"{name}_BIND={bind} is not an address of this machine",
-                    next_step=f"{command} {name}_BIND=127.0.0.1",
+                    next_step=command(f"{name}_BIND=127.0.0.1"),
                 ) from None
             if error.errno == errno.EADDRINUSE:
                 raise ResourceError(
                     f"{name}_PORT={port} is taken by another program",
-                    next_step=f"stop that program, or {command} {name}_PORT={_free_port(int(port))}",
+                    next_step=f"stop that program, or {command(f'{name}_PORT={_free_port(int(port))}')}",
                 ) from None
             if error.errno != errno.EACCES:  # Docker may bind low ports even if we may not
                 raise

@@ -23,7 +23,7 @@ _OTHER_VARIABLES = frozenset({
     "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3",
     "AWS_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "NO_COLOR",
     "BASE_IMAGE", "MINIO_IMAGE", "LARDER_REVISION", "LARDER_FRONT_DOOR", "LARDER_REPEATED", "LARDER_CALLER",
-    "LARDER_TEST_S3", "RAY_USAGE_STATS_ENABLED", "CI",
+    "LARDER_HOST_FOLDERS", "LARDER_TEST_S3", "RAY_USAGE_STATS_ENABLED", "CI",
 })  # fmt: skip
 """Variables that larder or other programs read although no stage declares them."""
 _OTHER_PREFIXES = (

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import operator
 import re
 from collections.abc import Sequence
 
 from larder.cli.setting_specs import SettingSpec
+from larder.suggest import did_you_mean
 
 _BOUNDS = {
     "ge": (operator.ge, "must be {} or more"),
@@ -31,8 +31,7 @@ def unknown_choice(name: str, value: str, choices: Sequence[str]) -> str:
     """Return why a value isn't one of `choices`, or ""."""
     if not value or not choices or value in choices:
         return ""
-    near = difflib.get_close_matches(value, choices, n=1)
-    meant = f"; did you mean {near[0]}?" if near else f": it must be {', '.join(choices[:-1])} or {choices[-1]}"
+    meant = did_you_mean(value, choices) or f": it must be {', '.join(choices[:-1])} or {choices[-1]}"
     return f"{name}={printable(value)} is unknown{meant}"
 
 

@@ -57,6 +57,14 @@ class ResolvedSettings:
             raise ConfigurationError(fault, next_step="give one of them: ARM=imagefolder_local")
         return self.get("ARM") or self.get("LARDER_ARM", "imagefolder_local")
 
+    def require_known_arms(self) -> None:
+        """Raise ConfigurationError if LARDER_ARMS names an unknown arm: bench would tell only after its build."""
+        choices = all_settings()["LARDER_ARM"].choices
+        names = filter(None, self.get("LARDER_ARMS").split(","))
+        faults = [fault for name in names if (fault := unknown_choice("LARDER_ARMS", name, choices))]
+        if faults:
+            raise ConfigurationError.of_faults(faults, next_step="correct it; .env.example lists every setting")
+
     @property
     def dataset(self) -> str:
         """Name of the dataset."""

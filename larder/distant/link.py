@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from larder.errors import ConfigurationError
+from larder.next_step import StageRun
 
 BURST_SECONDS = 0.004
 """Time for which an idle link saves up bandwidth, so that late timers don't lose any."""
@@ -150,9 +151,11 @@ def require_plain_http(endpoint: str) -> None:
     reason = (
         f"S3_ENDPOINT_URL={endpoint}: its certificate names the store, and clients refuse it from a proxy"
         if endpoint
-        else "S3_ENDPOINT_URL is empty, which means AWS, and AWS is distant already"
+        else "S3_ENDPOINT_URL is empty: there is no store, or it is AWS, which is distant already"
     )
+    start = "" if endpoint else f"start a store on this machine with {StageRun('s3', 'up')}, "
     raise ConfigurationError(
         f"LARDER_LINK_LATENCY and LARDER_LINK_BANDWIDTH make a store distant, but {reason}",
-        next_step="set S3_ENDPOINT_URL to the http address of a store on this machine or network, or leave both empty",
+        next_step=f"{start}set S3_ENDPOINT_URL to the http address of a store on this machine or network, or leave "
+        "both empty",
     )

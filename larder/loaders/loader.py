@@ -9,7 +9,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from larder.contract import META, Artifact, Manifest
-from larder.errors import ConfigurationError, InputError
+from larder.errors import ConfigurationError, InputError, without_causes
 from larder.loaders.failures import map_worker_errors
 from larder.loaders.hints import CREATE_FIRST, NAME_OTHER_PLACE
 from larder.machine import available_cpus
@@ -112,7 +112,7 @@ class Loader(ABC):
             ResourceError: If a worker process is lost.
             ServiceError: If the store doesn't answer.
         """
-        with map_worker_errors():
+        with without_causes(), map_worker_errors():
             yield from self._read(epoch, len(self) if batches is None else batches)
 
     @abstractmethod
@@ -144,12 +144,13 @@ def requires_extras(extras: str) -> Callable[[Init], Init]:
         @wraps(init)
         def explain_what_is_missing(self: Loader, *args: Any, **kwargs: Any) -> None:
             try:
-                init(self, *args, **kwargs)
+                with without_causes():
+                    init(self, *args, **kwargs)
             except ModuleNotFoundError as error:
                 raise ConfigurationError(
                     f"{type(self).__name__} needs {error.name}, which is not installed",
                     next_step=f"install larder-data with its extras: `pip install 'larder-data[{extras}]'`",
-                ) from error
+                ) from None
 
         return cast(Init, explain_what_is_missing)
 

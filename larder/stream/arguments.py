@@ -10,13 +10,17 @@ from typing import Any
 from larder.errors import ConfigurationError
 from larder.stream.samples import Skipped
 from larder.stream.transforms import Transform
+from larder.suggest import did_you_mean
 
 
 def require_choices(*arguments: tuple[str, Any, Iterable[str]]) -> None:
     """Raise ConfigurationError if an argument, given as name, value and choices, isn't one of its choices."""
     for name, value, choices in arguments:
         if value not in choices:
-            raise ConfigurationError(f"{name}={value!r}: unknown", next_step=f"choose one of: {', '.join(choices)}")
+            meant = did_you_mean(str(value), choices)
+            raise ConfigurationError(
+                f"{name}={value!r}: unknown{meant}", next_step=f"choose one of: {', '.join(choices)}"
+            )
 
 
 def as_integers(**arguments: Any) -> list[int]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from larder.errors import ConfigurationError, InputError
+from larder.errors import ConfigurationError, InputError, without_causes
 from larder.machine import available_cpus, release_free_memory
 from larder.progress import NullReporter, Reporter
 from larder.shards import LABEL
@@ -30,11 +30,11 @@ from larder.stream.arguments import (
 )
 from larder.stream.batch_reader import ReadLimits, Traffic, block_numbers
 from larder.stream.child_reader import Child, ChildReader
-from larder.stream.kernel import JpegKernel
+from larder.stream.kernel import JpegKernel, explain_missing_kernel
 from larder.stream.members import Sample
 from larder.stream.open_shards import open_shards
 from larder.stream.order import Batching, Last, Shuffle, join_segments, rank_batches
-from larder.stream.positions import Position
+from larder.stream.positions import NOT_SHUFFLED, Position
 from larder.stream.samples import NO_LABEL, SampleTable, Skipped
 from larder.stream.shard_scan import Wanted
 from larder.stream.slots import Slots
@@ -73,6 +73,7 @@ class _Reader(Protocol[B_co]):
 class ArrayStream:
     """Read shards as batches of numpy arrays; ShardStream gives the same as tensors, and documents all arguments."""
 
+    @without_causes()
     def __init__(
         self,
         uri: str | os.PathLike[str],
@@ -133,7 +134,7 @@ class ArrayStream:
         self._order = {
             "seed": seed,
             "samples": len(self._table),
-            "window": self._shuffle.window if shuffle else -1,
+            "window": self._shuffle.window if shuffle else NOT_SHUFFLED,
             "shards": self._table.digest(),
         }
         self._setup = ReadSetup(
@@ -177,6 +178,19 @@ class ArrayStream:
     def epoch(self) -> int:
         """The epoch that the next batch belongs to."""
         return self._position.epoch
+
+    @property
+    def batch(self) -> int:
+        """How many batches of its epoch come before the next one: 0, unless this is in the middle of an epoch.
+
+        In a loop, `enumerate(stream, stream.batch)` numbers the batches, also after `load_state_dict`. With another
+        number of ranks or batch size than before, it counts batches of the present size.
+        """
+        batching, samples = self._batching()[1], len(self._table)
+        left = samples
+        for (ranks, size, _), batches in self._position.segments_with(batching):
+            left -= min(ranks * size * batches, left)
+        return batching.count(samples) - batching.count(left) if left < samples else 0
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the beginning of an epoch. Setting the current epoch again keeps the position in it.
@@ -238,7 +252,7 @@ class ArrayStream:
                     "with `samples()`",
                 )
         has_good, fault = False, None
-        with closing(self._read(open_reader)) as batches:
+        with without_causes(), closing(self._read(open_reader)) as batches:
             for left, batch in batches:
                 self._advance(left)  # a batch without a good image is skipped, too, by a caller that iterates again
                 try:
@@ -268,7 +282,7 @@ class ArrayStream:
             ServiceError: If the store fails.
         """
         position, ranks = self._position, self._batching()[1].world_size
-        with closing(self._read(self._read_members_here)) as batches:
+        with without_causes(), closing(self._read(self._read_members_here)) as batches:
             for left, batch in batches:
                 for at, one in enumerate(batch, 1):
                     if at == len(batch):
@@ -413,9 +427,9 @@ def _load_kernel() -> JpegKernel | None:
     """Return the kernel, or warn once that there is none."""
     kernel = JpegKernel.load()
     if kernel is None:
+        missing = explain_missing_kernel()
         warnings.warn(
-            "the JPEG kernel isn't compiled, so Pillow decodes at a third of the speed; to compile it, install gcc and "
-            "libjpeg-turbo's headers (libjpeg62-turbo-dev), then run `python -m larder.stream.build ~/.cache/larder`",
+            f"{missing.cause}, so Pillow decodes at a third of the speed; to compile it, {missing.next_step}",
             stacklevel=3,
         )
     return kernel

@@ -27,7 +27,7 @@ from torch.utils.data import get_worker_info
 
 from larder.errors import ConfigurationError
 from larder.stream.decode import Decoder, Draws
-from larder.stream.kernel import JpegKernel
+from larder.stream.kernel import JpegKernel, explain_missing_kernel
 from larder.stream.transforms import Crop
 from larder.stream.work import ImageBatch
 
@@ -98,8 +98,8 @@ def open_decoder(device: torch.device, kernel: JpegKernel | None, cpu: Decoder) 
         cpu: Decodes the other images.
     """
     if kernel is None:
-        compile_it = "install gcc and libjpeg-turbo's headers, then run `python -m larder.stream.build ~/.cache/larder`"
-        _tell(device, "the JPEG kernel, which reads headers, isn't compiled", compile_it)
+        missing = explain_missing_kernel()
+        _tell(device, f"{missing.cause}, and it reads headers", missing.next_step)
         return None
     try:
         _decode_a_sample(device)

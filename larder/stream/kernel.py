@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import importlib.metadata
 import mmap
 import os
+import shlex
 import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +45,8 @@ usual luma and chroma. All are 0 if the header can't be read."""
 
 ReadableBuffer = bytes | bytearray | memoryview | mmap.mmap | NDArray[np.uint8]
 _ABI = 2
+_HERE = Path(__file__).parent
+_DISTRIBUTION = "larder-data"
 _MESSAGE_BYTES = 200
 
 
@@ -89,7 +93,8 @@ class JpegKernel:
         """Return the kernel, or None if it has not been compiled or can't be loaded.
 
         Args:
-            folders: Where to look for it; default: beside this module, then `larder` in the user's cache folder.
+            folders: Where to look for it; default: beside this module, in the installed package, then `larder` in the
+                user's cache folder.
         """
         for folder in _default_folders() if folders is None else folders:
             try:
@@ -185,9 +190,47 @@ class _Scratch:
             self._free(self.address)
 
 
+class MissingKernel(NamedTuple):
+    """Why there is no kernel, and what compiles it."""
+
+    cause: str
+    next_step: str
+
+
+def explain_missing_kernel(folder: Path = _HERE) -> MissingKernel:
+    """Return why `JpegKernel.load` finds none, and the command that compiles it.
+
+    Args:
+        folder: The folder of the imported `larder.stream`.
+    """
+    checkout = folder.parents[1]
+    is_checkout = (checkout / "pyproject.toml").exists()
+    cause = (
+        f"the JPEG kernel isn't compiled in the checkout {checkout}, from which `larder` was imported"
+        if is_checkout
+        else "the JPEG kernel isn't compiled: larder was installed where a C compiler or libjpeg-turbo was missing"
+    )
+    words = [sys.executable or "python3", str(folder / "build.py")]
+    command = shlex.join(words) + ("" if is_checkout else " ~/.cache/larder")
+    return MissingKernel(cause, f"install gcc and libjpeg-turbo's headers (libjpeg62-turbo-dev), then run `{command}`")
+
+
 def _default_folders() -> list[Path]:
+    """Return where the kernel may be: here, in the installed package that a checkout hides, and in the user's cache."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return [Path(__file__).parent, Path(cache) / "larder"]
+    return [_HERE, *_installed_folders(), Path(cache) / "larder"]
+
+
+def _installed_folders() -> list[Path]:
+    """Return the folder of `larder.stream` in the installed package.
+
+    A script that runs in a checkout imports the checkout's `larder`, which isn't compiled. A library of another source
+    has another name, so none is loaded that doesn't fit.
+    """
+    try:
+        return [Path(str(importlib.metadata.distribution(_DISTRIBUTION).locate_file("larder/stream")))]
+    except importlib.metadata.PackageNotFoundError:
+        return []
 
 
 def _open(path: Path) -> ctypes.CDLL:

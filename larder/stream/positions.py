@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from larder.errors import ConfigurationError
 from larder.stream.order import Batching, Segment
 
+NOT_SHUFFLED = -1
+"""The window of a stream that isn't shuffled."""
 _STATE_VERSION = 2
 """It changes with the order of samples (`larder.stream.order`)."""
 
@@ -81,14 +83,29 @@ class Position:
                 "this isn't the state of a stream", next_step="give what `state_dict()` returned"
             ) from None
         if given != order:
-            differences = ", ".join(
-                f"{name} {given[name]} (here {own})" for name, own in order.items() if given[name] != own
-            )
             raise ConfigurationError(
-                f"the state is of a stream with another order: {differences}",
+                f"the state is of a stream with another order: {'; '.join(_differences(given, order))}",
                 next_step="use the same shards, `seed`, `shuffle` and `window_bytes`, or start from the beginning",
             )
         self.move(epoch, segments)
+
+
+def _differences(given: Mapping[str, Any], own: Mapping[str, Any]) -> Iterator[str]:
+    """Yield how a state's order differs from that of the stream, by the arguments that users pass."""
+    has_others = (given["shards"], given["samples"]) != (own["shards"], own["samples"])
+    if has_others:
+        counts = f", with {given['samples']} samples, and these have {own['samples']}"
+        yield f"its shards were others{counts if given['samples'] != own['samples'] else ''}"
+    if given["seed"] != own["seed"]:
+        yield f"it has seed={given['seed']}, and this stream seed={own['seed']}"
+    was_shuffled, is_shuffled = given["window"] != NOT_SHUFFLED, own["window"] != NOT_SHUFFLED
+    if was_shuffled != is_shuffled:
+        yield f"it has shuffle={was_shuffled}, and this stream shuffle={is_shuffled}"
+    elif given["window"] != own["window"] and not has_others:
+        yield (
+            f"its window_bytes made a window of {given['window']} samples, and those of this stream make one of "
+            f"{own['window']}"
+        )
 
 
 def _require_version(state: Any) -> None:

@@ -9,12 +9,14 @@ from pydantic import AfterValidator, Field
 from larder.bench import arms
 from larder.bench.comparison.settings import ComparisonSettings
 from larder.bench.settings import SECRETS
+from larder.suggest import did_you_mean
 
 
 def _validate_arm(name: str) -> str:
     known = arms.arm_names()
     if name not in known:
-        raise ValueError(f"unknown arm; must be one of: {', '.join(known)}")
+        meant = did_you_mean(name, known) or f"; must be one of: {', '.join(known)}"
+        raise ValueError(f"unknown arm{meant}")
     return name
 
 

@@ -23,7 +23,14 @@ from services.jupyter.settings import JupyterSettings
 UP, DOWN, URL = StageRun("jupyter", "up"), StageRun("jupyter", "down"), StageRun("jupyter", "url")
 _START_SECONDS, _STOP_SECONDS = 60, 20
 _SETTINGS = ("LARDER_", "FOOD11_", "S3_", "AWS_", "RCLONE_")
-_IGNORED_SETTINGS = ("LARDER_LOG", "LARDER_JUPYTER_TASK", "LARDER_REVISION", "LARDER_FRONT_DOOR", "LARDER_REPEATED")
+_IGNORED_SETTINGS = (
+    "LARDER_LOG",
+    "LARDER_JUPYTER_TASK",
+    "LARDER_REVISION",
+    "LARDER_FRONT_DOOR",
+    "LARDER_REPEATED",
+    "LARDER_HOST_FOLDERS",
+)
 """Settings that may change while a server runs: they belong to a single command, or are the code's revision."""
 
 

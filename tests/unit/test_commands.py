@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from larder.cli.commands import BY_NAME
-from larder.cli.invocation import repeat_settings
+from larder.commands import TARGETS
 from larder.errors import InputError
 from larder.next_step import CREATED_BY, StageRun, with_force
 from larder.settings import Settings
 from larder.stage import StageOutcome
-from services.commands import KNOWN_INVOCATIONS, TARGETS, command, main, replace_stage_names
+from larder.typed_line import describe_line
+from services.commands import KNOWN_INVOCATIONS, command, main, replace_stage_names
 
 ROOT = Path(__file__).resolve().parents[2]
 FORCED = StageRun("load").with_settings(LARDER_FORCE="true")
@@ -140,6 +141,23 @@ def test_an_error_s_next_step_is_a_command(capsys: pytest.CaptureFixture[str], m
     assert "error: no data\n  next step: run `make etl-load`, which restores them\n" in capsys.readouterr().err
 
 
+def test_a_suggestion_of_the_same_command_has_all_its_settings(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LARDER_FRONT_DOOR", "make")
+    typed = {
+        "LARDER_DATASET": "photos",
+        "LARDER_BATCH_SIZE": "16",
+        "ARM": "stream",
+        "AWS_SECRET_ACCESS_KEY": "a-key",
+        "LARDER_SOURCE": "https://host/a.zip?signature=s",
+    }
+    monkeypatch.setenv("LARDER_REPEATED", describe_line("bench", typed))
+    _, stderr = run_stage("bench", str(StageRun("bench").with_settings(LARDER_ARM="webdataset")), capsys)
+    assert "next: `make bench ARM=webdataset LARDER_DATASET=photos LARDER_BATCH_SIZE=16`\n" in stderr
+    assert "`make verify LARDER_DATASET=photos`" in stderr
+
+
 def test_a_next_step_has_the_settings_that_choose_data_store_and_runner(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,7 +168,7 @@ def test_a_next_step_has_the_settings_that_choose_data_store_and_runner(
         "S3_ENDPOINT_URL": "http://me:pw@host",
         "S3_BUCKET": "one",
     }
-    monkeypatch.setenv("LARDER_REPEATED", repeat_settings(typed))
+    monkeypatch.setenv("LARDER_REPEATED", describe_line("load", typed))
     _, stderr = run_stage("load", str(StageRun("s3", "bucket").with_settings(S3_BUCKET="other")), capsys)
     assert "reads it\n" in stderr and "`make verify 'LARDER_DATASET=my photos' S3_BUCKET=one`" in stderr
     assert "next: `make s3-bucket BUCKET=other 'LARDER_DATASET=my photos'`\n" in stderr

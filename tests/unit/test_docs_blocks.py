@@ -26,7 +26,7 @@ RUN_BY = {
     "README.md: echo LARDER_DATASET=photos >> .env": f"{README}::test_my_photos",
     "README.md: make s3-check": f"{README}::test_my_bucket",
     "README.md: pip install '.[stream,torch]'": f"{HERE}::test_installed_extras_exist",
-    "README.md: import torch": f"{LOADERS}/test_loaders.py::test_ten_lines_train_from_shards_in_a_bucket",
+    "README.md: import torch": f"{LOADERS}/test_loaders.py::test_a_few_lines_train_from_shards_in_a_bucket",
     "README.md: cp provision/examples/block.toml provision.toml": f"{README}::test_the_clouds_commands_are_there",
     "docs/stages.md: make s3-up": f"{README}::test_into_a_store_and_back",
     "docs/stages.md: make ray-up": f"{README}::test_into_a_store_and_back",

@@ -20,6 +20,8 @@ from larder.next_step import StageRun
 Layout = Literal["tree", "mount", "objects", "webdataset", "litdata", "mds", "parquet", "tar"]
 View = Literal["crop", "squash"]
 Workers = Literal["processes", "threads", "all cores"]
+IN_BUCKET: tuple[Layout, ...] = ("objects", "webdataset", "litdata", "mds", "parquet")
+"""Layouts that are read from a bucket."""
 UNKNOWN = "unknown"
 _NONE: Mapping[str, Any] = MappingProxyType({})
 _OWN = "larder-data"
@@ -206,17 +208,25 @@ def _installed_version(distribution: str) -> str:
         return ""
 
 
-def install_command(name: str) -> str:
-    """Return the command that installs what an arm needs: a command in a shell, or a stage (`larder.next_step`).
+def install_command(*names: str) -> str:
+    """Return the command that installs what arms need: a command in a shell, or a stage (`larder.next_step`).
+
+    Several arms are those that larder's extras install.
 
     Nothing can be installed in a container of larder's images, which are read-only and don't have other libraries. Then
     the runner that uses no containers helps.
     """
-    if sys.prefix == IMAGE_PREFIX:
+    if is_in_image():
         return str(StageRun("bench", "compare").with_settings(RUNNER="host"))
-    if ARMS[name].environment:
-        return prepare_command(name)
-    return f"`pip install 'larder-data[{ARMS[name].extra}]'`"
+    if ARMS[names[0]].environment:
+        return prepare_command(names[0])
+    extras = dict.fromkeys(extra for name in names for extra in ARMS[name].extra.split(","))
+    return f"`pip install 'larder-data[{','.join(extras)}]'`"
+
+
+def is_in_image() -> bool:
+    """Return whether this runs in one of larder's images."""
+    return sys.prefix == IMAGE_PREFIX
 
 
 def prepare_command(name: str) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 
+from larder.commands import TARGETS
 from larder.errors import ConfigurationError
 from larder.next_step import StageRun, replace_runs
 from larder.progress import Reporter
 from larder.stage import StageOutcome, main
+from larder.typed_line import VARIABLE, settings_for
 
 try:
     from larder.bench.comparison.settings import ComparisonSettings
@@ -20,18 +23,6 @@ _INSTALLED = {
     ("bench", ""): "larder compare",
     ("bench", "peers"): "larder peers",
     ("report", ""): "larder report",
-}
-_TARGETS = {
-    ("extract", ""): "etl-local",
-    ("transform", ""): "etl-local",
-    ("load", ""): "etl-load",
-    ("shard", ""): "etl-wds",
-    ("load", "shards"): "etl-wds",
-    ("optimize", ""): "etl-lit",
-    ("load", "chunks"): "etl-lit",
-    ("mount", ""): "mount",
-    ("mount", "unmount"): "unmount",
-    ("s3", "check"): "s3-check",
 }
 ABOUT = "Measure arms in turn: which one feeds a training loop fastest on this machine, from this store?"
 
@@ -45,8 +36,10 @@ def _command(run: StageRun) -> str | None:
     """Return the installed command, or for what only a checkout has, that of a checkout."""
     command = _INSTALLED.get((run.stage, run.task))
     if command is not None:
-        return f"`{' '.join([command, *(f'{name}={shlex.quote(value)}' for name, value in run.settings)])}`"
-    target = _TARGETS.get((run.stage, run.task))
+        repeated = settings_for(os.environ.get(VARIABLE, ""), command.split()[-1], dict(run.settings))
+        words = [command, *(f"{name}={shlex.quote(value)}" for name, value in run.settings), repeated]
+        return f"`{' '.join(filter(None, words))}`"
+    target = TARGETS.get((run.stage, run.task))
     return target and f"`python3 -m larder {target}` in a checkout of larder"
 
 

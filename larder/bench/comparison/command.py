@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from larder.bench.advice import name_page
 from larder.bench.comparison.aggregate import aggregate
 from larder.bench.comparison.compare import compare, outcome_of
 from larder.bench.comparison.files import as_table, write_files
@@ -30,7 +31,7 @@ def compare_and_print(
     if settings.records:
         return _put_together(settings, reporter)
     files = compare(settings, reporter, to_commands=to_commands)
-    _print(files.comparison, reporter)
+    _print(files.comparison, reporter, left_out=False)  # they were named before the rounds
     again = StageRun("bench", "compare").with_settings(
         LARDER_SHARDS=settings.shards,
         LARDER_ARMS=settings.arms,
@@ -39,14 +40,14 @@ def compare_and_print(
     )
     return StageOutcome(
         Lines(f"{outcome_of(files.comparison)}\nrecord {files.record}, tables {files.markdown}"),
-        _next_step(settings, again),
+        f"{_page_of(files.comparison)}; {_next_step(settings, again)}",
         {"record": str(settings.results / files.record)},
     )
 
 
 def _next_step(settings: ComparisonSettings, again: StageRun) -> str:
     if settings.quick:
-        return f"{again}, for narrower intervals"
+        return f"{again.with_settings(LARDER_QUICK='false')}, for narrower intervals"
     if len(settings.worker_counts) > 1:
         return f"{StageRun('report')}, which makes a page of it"
     return f"{again.with_settings(LARDER_SWEEP='1,2,4')}, to see how many workers each arm needs"
@@ -59,14 +60,20 @@ def _put_together(settings: ComparisonSettings, reporter: Reporter) -> StageOutc
         comparison = aggregate(settings.record_paths)
         with reserve(settings.results, f"compare-{now:%Y%m%dT%H%M%SZ}-{len(comparison.runs_utc)}-runs") as reserved:
             files = write_files(reserved, comparison)
-    _print(comparison, reporter)
+    _print(comparison, reporter, left_out=True)
     return StageOutcome(
         Lines(f"{comparison.summary.answer}\nrecord {files.record}, tables {files.markdown}"),
-        f"{StageRun('report')}, which makes a page of it",
+        f"{_page_of(comparison)}; {StageRun('report')}, which makes a page of it",
         {"record": str(settings.results / files.record)},
     )
 
 
-def _print(comparison: Comparison, reporter: Reporter) -> None:
+def _page_of(comparison: Comparison) -> str:
+    """Return which page shows how to train with the fastest arm."""
+    return name_page([arm.arm for arm in comparison.summary.arms])
+
+
+def _print(comparison: Comparison, reporter: Reporter, *, left_out: bool) -> None:
     record = comparison.model_dump(mode="json", by_alias=True)
-    print_escaped(Lines(as_json(record)) if reporter.json else as_table(comparison))
+    table = as_table(comparison, left_out=left_out).map(reporter.rewrite)
+    print_escaped(Lines(as_json(record)) if reporter.json else table)

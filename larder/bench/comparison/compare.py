@@ -12,6 +12,7 @@ from larder.bench.comparison.data import FoundData, describe_left_out, find_data
 from larder.bench.comparison.describe import describe_data, describe_machine, identity_of, question_of
 from larder.bench.comparison.files import ComparisonFiles, write_files
 from larder.bench.comparison.images import ImageSource, source_of
+from larder.bench.comparison.job_progress import JobWatch
 from larder.bench.comparison.kept import KeptRounds, keep_rounds
 from larder.bench.comparison.plan import WARM_UP, plan_entries
 from larder.bench.comparison.processes import JobFailure
@@ -28,10 +29,11 @@ from larder.bench.record_folder import reserve
 from larder.bench.summarize import MIN_ROUNDS, NOTHING, Conditions, summarize
 from larder.bench.training import choose_device
 from larder.bench.wording import name_settings_in_errors
-from larder.distant.link import require_plain_http
+from larder.distant.find import find_link
+from larder.distant.link import Link, join_links, require_plain_http
 from larder.distant.process import open_distant_store
 from larder.errors import InputError
-from larder.progress import Reporter
+from larder.progress import Reporter, format_amount
 from larder.terminal import Lines, join_lines
 
 
@@ -56,6 +58,7 @@ def compare(
     """
     started, budget = datetime.now(UTC), TimeBudget.of_comparison(quick=settings.quick)
     _require_means(settings)
+    _report_two_links(settings, reporter)
     packages = [package for name in settings.chosen_arms for package in ARMS[name].packages]
     machine = describe_machine(started, settings, [name for name in packages if name != "larder-data"])
     with reserve(settings.results, f"compare-{started:%Y%m%dT%H%M%SZ}") as record_file:
@@ -75,16 +78,30 @@ def compare(
     return files
 
 
+def _report_two_links(settings: ComparisonSettings, reporter: Reporter) -> None:
+    """Warn if the comparison's link comes on top of the one that the store is behind already."""
+    own = settings.link
+    if own is None or own == Link(0.0, None) or (other := find_link(settings.s3_endpoint_url)) is None:
+        return
+    both = join_links(own, other)
+    assert both is not None
+    reporter.event(
+        "two links",
+        f"warning: LARDER_LINK_LATENCY and LARDER_LINK_BANDWIDTH add {own.describe()} to {other.describe()} of s3-up: "
+        f"arms read through {both.describe()}. Leave both empty to measure the link of s3-up alone",
+    )
+
+
 def _report_kept(kept: KeptRounds, reporter: Reporter) -> None:
     """Tell what an interrupted comparison has left, and whether it counts."""
     if kept.removed:
         reporter.event(
             "starting over",
-            f"{kept.removed:,} results of an interrupted comparison don't count: data, code, libraries or "
-            "machine have changed since, so they were removed",
+            f"the results of an interrupted comparison don't count: data, code, libraries or machine have changed "
+            f"since, so {format_amount(kept.removed, 'results')} were removed",
         )
     if count := kept.count():
-        reporter.event("resuming", f"resuming a comparison: {count:,} results are kept in {kept.folder}")
+        reporter.event("resuming", f"resuming a comparison: {format_amount(count, 'runs')} had ended, and count")
 
 
 def _run(means: Means, found: FoundData, machine: Provenance, identity: str) -> Comparison:
@@ -186,8 +203,10 @@ def _make_reference(means: Means, source: ImageSource | None, samples: int) -> _
     if source.shards and source.tree:
         sources.append(source._replace(shards=""))  # in case that the store fails
     for each in sources:
-        job = Job("reference", None, means.settings, means.kept.folder, each)
-        made = means.runner.run(do, job, "reference", means.budget.deadline(REFERENCE_SECONDS))
+        progress = means.kept.folder / "reference.progress"
+        job = Job("reference", None, means.settings, means.kept.folder, each, progress=progress, samples=samples)
+        with JobWatch(means.reporter, "decoding with PIL", progress) as watch:
+            made = means.runner.run(do, job, "reference", means.budget.deadline(REFERENCE_SECONDS), watch)
         if not isinstance(made, JobFailure):
             means.kept.write("reference", made)
             return _Reference(str(made["digest"]))

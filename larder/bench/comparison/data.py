@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from larder.bench.arm_errors import map_arm_errors, require_bucket
-from larder.bench.arms import ARMS, Layout, describe_missing, install_command, missing_packages, prepare_command
+from larder.bench.arms import ARMS, IN_BUCKET, Layout, install_command, is_in_image, missing_packages, prepare_command
 from larder.bench.comparison.settings import ComparisonSettings
 from larder.bench.comparison_parts import LayoutData
 from larder.bench.comparison_record import LeftOut
@@ -35,7 +35,6 @@ _ARTIFACTS: dict[Layout, tuple[ArtifactLayout, Artifact]] = {
     "litdata": ("litdata", "litdata"),
 }
 _REFERENCES: tuple[Layout, ...] = ("tree", "webdataset")
-_IN_BUCKET: tuple[Layout, ...] = ("objects", "webdataset", "litdata", "mds", "parquet")
 _ORDER: tuple[Layout, ...] = ("tree", "objects", "mount", "webdataset", "litdata", *LAYOUTS)
 
 
@@ -101,6 +100,7 @@ def find_data(settings: ComparisonSettings, arms: Sequence[str], to_commands: Ca
     locations = {layout: location for layout, location in found.items() if isinstance(location, Location)}
     different = _find_differences(locations, settings.split)
     reasons = {name: _reason_against(name, settings, found, different, to_commands) for name in arms}
+    reasons |= _not_installed(arms, to_commands)
     left_out += [reason for reason in reasons.values() if reason is not None]
     measured = [name for name, reason in reasons.items() if reason is None]
     if not measured:
@@ -136,13 +136,28 @@ def _locate_layouts(settings: ComparisonSettings, arms: Sequence[str]) -> dict[L
         is_read = any(ARMS[name].layout == layout for name in arms)
         if not is_read and (layout not in _REFERENCES or settings.shards):
             continue
-        if silent is not None and layout in _IN_BUCKET:
+        if silent is not None and layout in IN_BUCKET:
             found[layout] = silent
             continue
         found[layout] = fault = _try_to_locate(layout, settings)
-        if isinstance(fault, ServiceError) and layout in _IN_BUCKET:
+        if isinstance(fault, ServiceError) and layout in IN_BUCKET:
             silent = fault
     return found
+
+
+def _not_installed(arms: Sequence[str], to_commands: Callable[[str], str]) -> dict[str, LeftOut]:
+    """Return the arms whose libraries are missing, all with the same command unless they need one of their own."""
+    missing = [name for name in arms if missing_packages(name)]
+    together = [name for name in missing if not ARMS[name].environment]
+    where = "not in larder's images" if is_in_image() else "not installed"
+    return {
+        name: LeftOut(
+            arm=name,
+            reason=where,
+            command=_plain(to_commands(install_command(*(together if name in together else [name])))),
+        )
+        for name in missing
+    }
 
 
 def _reason_against(
@@ -155,9 +170,9 @@ def _reason_against(
     """Return why an arm can't be measured, or None if it can."""
     layout = ARMS[name].layout
     location = found[layout]
-    if missing := missing_packages(name):
-        command = _plain(to_commands(install_command(name)))
-        return LeftOut(arm=name, reason=describe_missing(missing), command=command)
+    if layout in (*IN_BUCKET, "mount") and not (settings.bucket or settings.shards):
+        start = _plain(to_commands(str(StageRun("s3", "up"))))
+        return LeftOut(arm=name, reason="a bucket has the data, and S3_BUCKET is not set", command=start)
     if name != "stream" and settings.shards and not settings.shards.startswith("s3://"):
         return LeftOut(arm=name, reason="it reads shards from a bucket, and these are files", command="")
     if layout == "mount" and settings.link is not None:

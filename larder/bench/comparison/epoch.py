@@ -43,6 +43,8 @@ class Counters(NamedTuple):
     """Files whose state in the page cache is determined."""
     forked_from: int | None = None
     """Id of the process that has imported the libraries, which this one shares with it."""
+    report: Callable[[int], None] = lambda _: None
+    """Is told how many images have come, by the thread that samples."""
     memory_seconds: float = threading.TIMEOUT_MAX
     """Time between samples of the memory. One takes 10 to 20 ms, so that a measured epoch has them at its ends only."""
 
@@ -71,7 +73,7 @@ def measure_epoch(
     network, disk, own_disk = counters.network(), _machine_disk_bytes(), _own_disk_bytes()
     cpu = cpu_seconds() + counters.helper_cpu()
     memory = PeakMemory(counters.memory_seconds, MEMORY_GROWTH, counters.forked_from)
-    with memory, _Rates(counters.received) as rates:
+    with memory, _Rates(counters.received, counters.report) as rates:
         iterator = iter(batches)
         start = requested_at = received_at = perf_counter()
         while (batch := next(iterator, None)) is not None:
@@ -117,13 +119,15 @@ def measure_epoch(
 class _Rates(Sampler):
     """Sample the counters of received bytes and of images."""
 
-    def __init__(self, received: Callable[[], int]) -> None:
+    def __init__(self, received: Callable[[], int], report: Callable[[int], None]) -> None:
         super().__init__(SAMPLE_INTERVAL_SECONDS)
         self.images = 0
-        self._received = received
+        self._received, self._report = received, report
         self._samples: list[tuple[float, int, int]] = []
 
     def _sample(self) -> None:
+        if self.images:
+            self._report(self.images)
         try:
             self._samples.append((perf_counter(), self._received(), self.images))
         except ServiceError:  # the next sample includes these bytes

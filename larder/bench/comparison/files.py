@@ -28,10 +28,16 @@ def write_files(reserved: RecordFile, comparison: Comparison) -> ComparisonFiles
     return ComparisonFiles(comparison, reserved.path.name, tables_file.name)
 
 
-def as_table(comparison: Comparison) -> Lines:
-    """Return the comparison's tables in aligned columns, with the answer above and remarks below."""
+def as_table(comparison: Comparison, *, left_out: bool = True) -> Lines:
+    """Return the comparison's tables in aligned columns, with the answer above and remarks below.
+
+    Args:
+        comparison: The comparison.
+        left_out: Whether the remarks tell which arms were left out.
+    """
     record = comparison.model_dump(mode="json", by_alias=True)
-    return tables.as_text(comparison.summary.answer, tables.all_tables(record), tables.notes(record))
+    remarks = tables.notes(record if left_out else {**record, "left_out": []})
+    return tables.as_text(comparison.summary.answer, tables.all_tables(record), remarks)
 
 
 def as_markdown(comparison: Comparison) -> str:

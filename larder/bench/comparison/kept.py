@@ -39,8 +39,8 @@ class KeptRounds:
         temporary.rename(self._path(name))
 
     def count(self) -> int:
-        """Return the number of results."""
-        return len(list(self.folder.glob("run-*.json")))
+        """Return the number of runs whose results are kept. The reference isn't one."""
+        return len(list(self.folder.glob("run-[0-9]*.json")))
 
     def remove(self) -> None:
         """Remove the folder: the record has all of it."""

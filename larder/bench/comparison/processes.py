@@ -30,6 +30,8 @@ START_SECONDS = 300.0
 """Time limit for importing all libraries."""
 END_SECONDS = 5.0
 """Time limit for a killed job to disappear."""
+WATCH_SECONDS = 0.5
+"""How often a running job is looked at."""
 _LOG_CHARACTERS = 300
 
 
@@ -82,7 +84,12 @@ class JobRunner:
             )
 
     def run(
-        self, function: Callable[[A], dict[str, Any]], argument: A, name: str, deadline: float = math.inf
+        self,
+        function: Callable[[A], dict[str, Any]],
+        argument: A,
+        name: str,
+        deadline: float = math.inf,
+        watch: Callable[[], None] | None = None,
     ) -> dict[str, Any] | JobFailure:
         """Run a job, and return its result or why there is none.
 
@@ -91,6 +98,7 @@ class JobRunner:
             argument: Its argument, which is pickled.
             name: Name for its files.
             deadline: Time by the monotonic clock at which it is ended, also before the runner's time limit.
+            watch: Is called again and again while the job runs.
 
         Raises:
             ResourceError: If no process can be started.
@@ -99,6 +107,7 @@ class JobRunner:
 
         result, log = self._folder / f"{name}.result", self._folder / f"{name}.log"
         result.unlink(missing_ok=True)
+        self._watch = watch
         is_new = self._template is None or self._template.poll() is not None
         began = time.monotonic()
         self.start()
@@ -143,6 +152,7 @@ class JobRunner:
         return found
 
     _is_ready = False
+    _watch: Callable[[], None] | None = None
 
     def _await(self, key: str, deadline: float) -> Any:
         """Return the next answer's value. Raises TimeoutError, and EOFError if the process has ended."""
@@ -150,8 +160,12 @@ class JobRunner:
         descriptor = self._template.stdout.fileno()
         while b"\n" not in self._buffer:
             left = deadline - time.monotonic()
-            if left <= 0 or not select.select([descriptor], [], [], left)[0]:
+            if left <= 0:
                 raise TimeoutError
+            if not select.select([descriptor], [], [], min(left, WATCH_SECONDS))[0]:
+                if self._watch is not None:
+                    self._watch()
+                continue
             data = os.read(descriptor, 65536)
             if not data:
                 raise EOFError

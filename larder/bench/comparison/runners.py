@@ -34,7 +34,12 @@ class PeerRunner(JobRunner):
         super().__exit__(*exception)
 
     def run(
-        self, function: Callable[[A], dict[str, Any]], argument: A, name: str, deadline: float = math.inf
+        self,
+        function: Callable[[A], dict[str, Any]],
+        argument: A,
+        name: str,
+        deadline: float = math.inf,
+        watch: Callable[[], None] | None = None,
     ) -> dict[str, Any] | JobFailure:
         """Run a job, and return its result or why there is none. See JobRunner.
 
@@ -43,12 +48,12 @@ class PeerRunner(JobRunner):
         arm = _arm_of(argument) if isinstance(argument, Job) else ""
         environment = ARMS[arm].environment if arm in ARMS and is_elsewhere(arm) else ""
         if not environment:
-            return super().run(function, argument, name, deadline)
+            return super().run(function, argument, name, deadline, watch)
         if environment not in self._others:
             python = peer_environments.python_of(environment)
             self._others[environment] = JobRunner(self._folder, self._limit, self._modules, python)
         try:
-            return self._others[environment].run(function, argument, name, deadline)
+            return self._others[environment].run(function, argument, name, deadline, watch)
         except (LarderError, OSError) as error:
             reason = error.what if isinstance(error, LarderError) else error.strerror
             message = f"{peer_environments.folder_of(environment)} doesn't run: {reason}"

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from larder.bench.arms import ARMS
 from larder.bench.comparison.describe import describe_arm
 from larder.bench.comparison.images import ImageSource
+from larder.bench.comparison.job_progress import JobWatch
 from larder.bench.comparison.kept import KeptRounds
 from larder.bench.comparison.plan import QUICK_ROOFLINE_ROUNDS, WARM_UP, Entry, Run, plan_round
 from larder.bench.comparison.processes import JobFailure, JobRunner
@@ -88,12 +89,17 @@ class Session:
                 self._left.pop(0)
                 if self._has_time(run) and not self._is_given_up(run.entry):
                     self._run_and_report(run, total - len(self._left), total)
+            if planned[0].round == WARM_UP and not self._budget.is_limited:
+                left = _duration(self._seconds_left())
+                self._reporter.event("estimate", f"the warm-up is over; by its times, the rounds take about {left}")
 
     def _run_and_report(self, run: Run, done: int, total: int) -> None:
         began, kept_before = time.monotonic(), self.kept_seconds
         shown = self._run(run)
         seconds = time.monotonic() - began + self.kept_seconds - kept_before
         self._seconds[run.entry] = max(seconds, self._seconds.get(run.entry, 0.0))
+        if not shown:
+            return
         left = self._seconds_left()
         self._reporter.event(
             "round",
@@ -108,6 +114,8 @@ class Session:
         if not self._settings.quick:
             return plan_round(self._entries, number, self._settings.seed)
         planned = plan_round(self._entries, number, self._settings.seed, QUICK_ROOFLINE_ROUNDS)
+        if number == WARM_UP:  # the second run of the A/A arm has the warm-up of the first
+            planned = [run for run in planned if not run.entry.name.endswith(AGAIN)]
         if number <= WARM_UP + 1:
             planned = by_importance(planned)
         return sorted(planned, key=lambda run: run.entry.kind == "roofline")
@@ -128,6 +136,7 @@ class Session:
     def _overhead_of(self, entry: Entry) -> float:
         """Return what a run of an arm takes beside its pass, by its warm-up."""
         epoch = self._warm_up_of(entry)
+        entry = entry._replace(name=entry.name.removesuffix(AGAIN))
         return max(self._seconds.get(entry, _GUESS_SECONDS) - (epoch.seconds if epoch else 0.0), 0.0)
 
     def _has_time(self, run: Run) -> bool:
@@ -195,12 +204,17 @@ class Session:
         return found
 
     def _run(self, run: Run) -> str:
-        """Run one process, or take its result from an earlier part of the comparison. Return what to show."""
+        """Run one process, or take its result from an earlier part of the comparison. Return what to show.
+
+        Nothing is shown of a result that an earlier part has shown.
+        """
         name = f"{run.position:05}"
         result: dict[str, Any] | JobFailure | None = self._kept.read(name)
         is_kept = result is not None
         if result is None:
-            result = self._runner.run(do, self._job(run), name, self._budget.deadline(RUN_SECONDS))
+            job = self._job(run, self._kept.folder / f"{name}.progress")
+            with JobWatch(self._reporter, _describe(run), self._kept.folder / f"{name}.progress") as watch:
+                result = self._runner.run(do, job, name, self._budget.deadline(RUN_SECONDS), watch)
         if isinstance(result, JobFailure):
             if result.kind == "timeout" and self._budget.left() <= 0:
                 return "ended, since the time is over"
@@ -217,7 +231,8 @@ class Session:
             return f"failed: {result.message}"
         if not is_kept:
             self._kept.write(name, result)
-        return self._take(run, result, is_kept=is_kept)
+        shown = self._take(run, result, is_kept=is_kept)
+        return "" if is_kept else shown
 
     def _take(self, run: Run, result: dict[str, Any], *, is_kept: bool) -> str:
         if run.entry.kind == "roofline":
@@ -231,9 +246,9 @@ class Session:
         before = self._arms.get(run.entry.name, ("", None))[1]
         worst = max(filter(None, (before, error)), key=lambda each: (each.mean, each.max), default=None)
         self._arms[run.entry.name] = result["reader"], worst
-        return f"{measured.epochs[0].imgs_per_s:,.0f} images/s" + (" (from an earlier run)" if is_kept else "")
+        return f"{measured.epochs[0].imgs_per_s:,.0f} images/s"
 
-    def _job(self, run: Run) -> Job:
+    def _job(self, run: Run, progress: Path | None = None) -> Job:
         settings, entry = self._settings, run.entry
         if self._facts.store and entry.kind == "roofline" and entry.name != "store_read":
             # These measure what is in memory already.
@@ -252,6 +267,7 @@ class Session:
             epochs=epochs,
             bytes_per_img=self._facts.bytes_per_img,
             distant=self._facts.counters,
+            progress=progress,
         )
 
     def _quick_batches(self, run: Run) -> int:
@@ -273,9 +289,10 @@ class Session:
         return len(kinds) >= MAX_FAILURES or (self._budget.is_limited and "timeout" in kinds)
 
     def _seconds_left(self) -> float:
-        return sum(
-            self._seconds.get(run.entry, _GUESS_SECONDS) for run in self._left if not self._is_given_up(run.entry)
-        )
+        """Return how long the runs that are left take, by those before; one that hasn't run takes their mean."""
+        known = self._seconds.values()
+        guess = sum(known) / len(known) if known else _GUESS_SECONDS
+        return sum(self._seconds.get(run.entry, guess) for run in self._left if not self._is_given_up(run.entry))
 
 
 def _describe(run: Run) -> str:

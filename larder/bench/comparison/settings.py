@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 from larder.bench import arms
 from larder.bench.settings import SECRETS, LoaderSettings
 from larder.distant.link import Link, parse_link, validated_bandwidth, validated_latency
+from larder.suggest import did_you_mean
 
 QUICK_ROUNDS = 3
 MAX_WORKERS = 1024
@@ -20,7 +21,8 @@ def _validated_arms(names: str) -> str:
     known = arms.arm_names()
     unknown = [name for name in names.split(",") if name and name not in known]
     if unknown:
-        raise ValueError(f"unknown arm {unknown[0]!r}; must be some of: {', '.join(known)}")
+        meant = did_you_mean(unknown[0], known) or f"; must be some of: {', '.join(known)}"
+        raise ValueError(f"unknown arm {unknown[0]!r}{meant}")
     return names
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from larder.bench.arms import ARMS
 from larder.bench.comparison.plan import Run
-from larder.bench.summarize import AGAIN
 
 QUICK_SECONDS = 180.0
 """A quick comparison has answered by then."""
@@ -67,16 +66,28 @@ class TimeBudget:
 def by_importance(runs: Sequence[Run]) -> list[Run]:
     """Return a quick comparison's first runs; what is dropped first comes last.
 
-    `stream` comes first, then larder's other arms, then those of other libraries. A warm-up isn't measured, so its
-    order needs no chance. Nor does that of a first round that may be cut short.
+    `stream` comes first, then one arm for each further layout, since which layout is best is the question. Then come
+    larder's other arms, those that tell how sure the figures are, and those of other libraries. A warm-up isn't
+    measured, so its order needs no chance. Nor does that of a first round that may be cut short.
     """
     counts = sorted({run.entry.workers for run in runs})
+    names = sorted({run.entry.name for run in runs if run.entry.name in ARMS}, key=lambda name: _rank(name, {}))
+    first: dict[str, str] = {}
+    for name in names:
+        first.setdefault(ARMS[name].layout, name)
+    return sorted(runs, key=lambda run: (counts.index(run.entry.workers), *_rank(run.entry.name, first)))
 
-    def key(run: Run) -> tuple[int, bool, bool]:
-        name = run.entry.name.removesuffix(AGAIN)
-        return counts.index(run.entry.workers), name in ARMS and ARMS[name].is_peer, name != "stream"
 
-    return sorted(runs, key=key)
+def _rank(name: str, first: Mapping[str, str]) -> tuple[int, bool, bool]:
+    """Return an entry's place in the order. `first` has the arm that stands for each layout."""
+    is_peer = name in ARMS and ARMS[name].is_peer
+    if name in first.values():
+        group = 0
+    elif name not in ARMS:  # the A/A arm again, and the arm that costs nothing
+        group = 2
+    else:
+        group = 3 if is_peer else 1
+    return group, is_peer, name != "stream"
 
 
 def pass_seconds(left: float, overheads: Sequence[float], bounds: int) -> float:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from larder.bench.arms import ARMS, Layout, View, missing_packages
 from larder.bench.comparison.images import ImageSource, encoded_images
+from larder.bench.comparison.job_progress import counted, write_progress
 from larder.bench.comparison.plan import WARM_UP, Run
 from larder.bench.comparison.settings import ComparisonSettings
 from larder.bench.comparison_parts import PixelError, Round, StepsRecord
@@ -69,6 +70,10 @@ class Job(NamedTuple):
     bytes_per_img: float = 1.0
     distant: Path | None = None
     """Counters of the proxy that makes the store distant."""
+    progress: Path | None = None
+    """File that says how far the job is (`job_progress`)."""
+    samples: int = 0
+    """Samples of the split; 0 is unknown."""
 
 
 def do(job: Job) -> dict[str, Any]:
@@ -86,7 +91,8 @@ def _make_reference(job: Job) -> dict[str, Any]:
     threads, digests = max(job.settings.worker_counts), set[str]()
     arms = [name for name in job.settings.chosen_arms if not missing_packages(name)]
     for view in dict.fromkeys(["crop", *(ARMS[name].view for name in arms)]):
-        samples = build_reference(encoded_images(job.source, job.settings), threads, view)
+        images = counted(encoded_images(job.source, job.settings), job.progress, job.samples)
+        samples = build_reference(images, threads, view)
         write_reference(job.folder / REFERENCES[view], samples)
         digests.add(samples.digest())
     [digest] = digests  # of ids and labels, which no view changes
@@ -156,8 +162,10 @@ def _measure_epochs(job: Job, measured: MeasuredLoader, counters: Counters, refe
     batches = min(job.batches or len(loader), len(loader))
     is_whole = batches == len(loader)
     epochs = job.epochs or (2 if is_whole and len(measured.passes) > 1 else 1)
+    images = loader.images if is_whole else batches * job.settings.batch_size
     for number in range(1, epochs + 1):
         order = 2 * job.run.round + number - 1
+        counters = counters._replace(report=_reporter(job, (number - 1) * images, epochs * images))
         result = measure_epoch(loader.read(order, batches), number, counters, reference, is_whole=is_whole)
         if not result.record.images:  # nothing can be said per image
             raise InputError(
@@ -165,6 +173,11 @@ def _measure_epochs(job: Job, measured: MeasuredLoader, counters: Counters, refe
                 next_step=f"look for warnings of the library: {loader.reader}",
             )
         yield result
+
+
+def _reporter(job: Job, before: int, total: int) -> Callable[[int], None]:
+    """Return what is told how many images of an epoch have come, after `before` images of earlier ones."""
+    return lambda images: write_progress(job.progress, before + images, total)
 
 
 def _measure_steps(job: Job, measured: MeasuredLoader) -> StepsRecord | None:

@@ -16,6 +16,8 @@ NO_FIGURE = "–"
 """Stands for what doesn't apply to an arm, or wasn't part of the comparison."""
 UNKNOWN = "unknown"
 """Stands for a figure that an arm has, and that couldn't be determined."""
+ONE_ROUND = "one round"
+"""Stands for the interval of a single round, which has none."""
 _ALL_CORES = "all cores"
 _WITHOUT_NETWORK = ("tree", "tar", "none")
 """Layouts that are read without a network."""
@@ -159,6 +161,26 @@ def significant(value: float | None) -> str:
 def interval(value: Record | None, digits: int = 0) -> str:
     """Format the ends of an interval."""
     return NO_FIGURE if value is None else f"{number(value['low'], digits)} to {number(value['high'], digits)}"
+
+
+def ends_of(value: Record, rounds: int, digits: int = 0) -> str:
+    """Format the ends of an interval over a number of rounds; a single one has no interval."""
+    return interval(value, digits) if rounds > 1 else ONE_ROUND
+
+
+def warm_rounds(record: Record, summary: Record) -> int:
+    """Return in how many rounds an arm measured a second epoch."""
+    return sum(len(one["epochs"]) > 1 for one in measured_rounds(record, summary))
+
+
+def repeated_rounds(record: Record) -> int:
+    """Return how many rounds have both runs of the A/A test."""
+    repeated = record["summary"]["repeated"]
+    if repeated is None:
+        return 0
+    runs = [(one["arm"], one["workers"], one["round"]) for one in record["rounds"] if one["round"] > 0]
+    again = {(workers, number) for arm, workers, number in runs if arm == repeated["arm"] + AGAIN}
+    return len(again & {(workers, number) for arm, workers, number in runs if arm == repeated["arm"]})
 
 
 def size(value: float | None) -> str:

@@ -61,7 +61,7 @@ def plot_throughput(record: Record) -> Figure | None:
             one["arm"],
             facts.workers_of(record, one),
             number(one["imgs_per_s"]["median"], 1),
-            facts.interval(one["imgs_per_s"], 1),
+            facts.ends_of(one["imgs_per_s"], one["rounds"], 1),
             _list_rates(rates[one["arm"], one["workers"]]),
         )
         for one in arms
@@ -140,8 +140,8 @@ def plot_epochs(record: Record) -> Figure | None:
         (
             one["arm"],
             facts.workers_of(record, one),
-            f"{number(cold['median'])} ({facts.interval(cold)})",
-            f"{number(warm['median'])} ({facts.interval(warm)})",
+            f"{number(cold['median'])} ({facts.ends_of(cold, one['rounds'])})",
+            f"{number(warm['median'])} ({facts.ends_of(warm, facts.warm_rounds(record, one))})",
             f"{warm['median'] / cold['median']:.2f}" if cold["median"] else facts.NO_FIGURE,
             *_cache_evidence(record, one),
         )
@@ -253,10 +253,11 @@ def plot_order(record: Record) -> Figure | None:
 
 
 def _describe_rates(record: Record, arms: Sequence[Record]) -> str:
-    rows = (
-        (f"{one['arm']} with {facts.ran_with(record, one['arm'], one['workers'])}", one["imgs_per_s"]) for one in arms
+    return ". ".join(
+        f"{one['arm']} with {facts.ran_with(record, one['arm'], one['workers'])}: "
+        f"{number(one['imgs_per_s']['median'])} ({facts.ends_of(one['imgs_per_s'], one['rounds'])})"
+        for one in arms
     )
-    return ". ".join(f"{name}: {number(rate['median'])} ({facts.interval(rate)})" for name, rate in rows)
 
 
 def _interval_marks(scale: Scale, ends: Record, y: int) -> Iterator[str]:

@@ -132,8 +132,9 @@ def _with_mount_propagation(app: App, call: Call) -> Call:
 def _require_free_port(app: App, runner: ComposeRunner) -> None:
     """Raise an error if another program uses the port, before replacing a running container."""
     bind, port = app.settings.get("LARDER_JUPYTER_BIND", "127.0.0.1"), app.settings.get("LARDER_JUPYTER_PORT", "8888")
+    published = _published_address(app, runner)
     ports.require_publishable_port(
-        bind, port, "LARDER_JUPYTER", app.typed_command("jupyter"), _published_address(app, runner)
+        bind, port, "LARDER_JUPYTER", lambda setting: app.typed_command(f"jupyter {setting}"), published
     )
 
 

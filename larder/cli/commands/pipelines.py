@@ -10,6 +10,7 @@ from larder.cli.app import App
 from larder.cli.console import print_result
 from larder.cli.pipelines import PIPELINES
 from larder.cli.process import Call
+from larder.cli.store_check import require_store_for
 from larder.errors import ConfigurationError
 
 CommandFunction = Callable[[App, Sequence[str]], None]
@@ -52,7 +53,9 @@ def compare(app: App, words: Sequence[str]) -> None:
             f"compare takes one folder of shards, and not {len(words)}", next_step="give one, as s3://bucket/shards"
         )
     flags = ("--shards", words[0]) if words else ()
+    app.settings.require_known_arms()
     if app.has_checkout:
+        require_store_for(app, "compare", *words)
         _run_measuring(app, "compare", flags)
     else:
         app.run(_installed_compare(app, flags))
@@ -94,6 +97,7 @@ def train(app: App, _: Sequence[str]) -> None:
 
 def measure(app: App, name: str) -> None:
     """Run bench for one arm."""
+    require_store_for(app, name)
     _run_measuring(app, name, ("--arm", app.settings.arm))
 
 

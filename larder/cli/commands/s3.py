@@ -45,7 +45,9 @@ def _up_in_containers(app: App, runner: ComposeRunner) -> None:
     if not app.dry_run:
         port, holder = local_store.find_published_port(app.settings), "link" if has_link else "minio"
         published = app.capture(runner.query(holder, "port", holder, "9000"))[1].strip()
-        ports.require_publishable_port("127.0.0.1", port, "LARDER_MINIO", app.typed_command("s3-up"), published)
+        ports.require_publishable_port(
+            "127.0.0.1", port, "LARDER_MINIO", lambda setting: app.typed_command(f"s3-up {setting}"), published
+        )
     keys(app)
     if not app.dry_run:
         local_store.remember_port(app.settings, port)

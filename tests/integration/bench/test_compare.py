@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from larder.bench import peer_environments
+from larder.bench.advice import way_of
 from larder.bench.arms import ARMS, install_command, missing_packages
 from larder.bench.comparison.data import find_data
 from larder.bench.comparison_record import Comparison, read_comparison
@@ -90,7 +91,13 @@ def test_measures_every_arm_that_the_data_allow(
     assert store.env["AWS_SECRET_ACCESS_KEY"] not in record.as_json()
     assert record.provenance.endpoint == store.endpoint
     assert out.startswith(record.summary.answer)
-    assert f"next: `make compare LARDER_ARMS={','.join(others)} LARDER_SWEEP=1,2,4`" in err
+    [last] = [line for line in err.splitlines() if "next: " in line]
+    way = way_of(record.summary.arms[0].arm)
+    assert f"next: {way.page}, shows how to train with {way.loader}; " in last
+    assert f"`make compare LARDER_ARMS={','.join(others)} LARDER_SWEEP=1,2,4`" in last
+    assert "Use " in out.splitlines()[0]
+    assert "left out" not in out, "it was said before the rounds"
+    assert "by its times, the rounds take about" in err
     [markdown] = (tmp_path / "results").glob("compare-*.md")
     assert f"| {record.summary.arms[0].arm} |" in markdown.read_text()
     assert not list((tmp_path / "results").glob(".compare-*"))
@@ -113,6 +120,7 @@ def test_an_interrupted_comparison_resumes(
     code, _, err = run_bench(*flags)
     assert code == 0, err
     assert "resuming a comparison" in err
+    assert len([line for line in err.splitlines() if " runs, about " in line]) <= 9 - len(before), "only what is new"
     record = only_record(tmp_path)
     starts = {one.position: one.started_utc for one in record.rounds}
     for result in before.values():
@@ -354,6 +362,8 @@ def test_a_link_of_the_store_itself_is_found_and_added(
         assert f"{distant.endpoint}, through a link of 3 ms and 800 Mbit/s" in out
         code, out, err = run_bench(*COMPARE, "--arms", "imagefolder_local,stream", "--latency", "5ms", **behind)
         assert code == 0, err
+    assert "add a link of 5 ms to a link of 3 ms and 800 Mbit/s of s3-up" in err
+    assert "arms read through a link of 8 ms and 800 Mbit/s" in err
     record = only_record(tmp_path)
     assert (record.provenance.latency_s, record.provenance.bandwidth_bits_per_s) == (0.008, 800_000_000)
     assert f"{distant.endpoint}, through a link of 8 ms and 800 Mbit/s" in out
@@ -463,7 +473,7 @@ def test_without_a_checkout_commands_of_one_say_so(tmp_path: Path) -> None:
 def test_after_a_sweep_the_next_step_is_the_report(run_bench: RunBench) -> None:
     code, _, err = run_bench(*COMPARE, "--arms", "imagefolder_local", "--workers", "1,2")
     assert code == 0, err
-    assert "next: `make report`, which makes a page of it" in err
+    assert "; `make report`, which makes a page of it" in err
 
 
 def test_results_that_cant_be_written(run_bench: RunBench, tmp_path: Path) -> None:
@@ -497,7 +507,11 @@ def test_peers_yield_every_sample_once(
     record = only_record(tmp_path)
     assert not record.failures
     commands = {one.arm: one.command for one in record.left_out}
-    assert commands == {name: shown(install_command(name)) for name in PEERS if name not in installed}
+    together = [name for name in PEERS if name not in installed and not ARMS[name].environment]
+    alone = [name for name in PEERS if name not in installed and ARMS[name].environment]
+    assert commands == {name: shown(install_command(*together)) for name in together} | {
+        name: shown(install_command(name)) for name in alone
+    }
     by_name = {arm.arm: arm for arm in record.summary.arms}
     assert by_name.keys() == set(installed)
     for name, error in ((arm.name, arm.pixel_error) for arm in record.arms if arm.name in installed):
@@ -567,7 +581,8 @@ def test_anybodys_shards_without_a_checkout(packed: dict[str, str], tmp_path: Pa
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
-    assert f"next: `larder compare LARDER_SHARDS={uri} LARDER_SWEEP=1,2,4`" in ended.stderr
+    assert "compare: next: docs/" in ended.stderr
+    assert f"; `larder compare LARDER_SHARDS={uri} LARDER_SWEEP=1,2,4`" in ended.stderr
     record = only_record(tmp_path)
     readers = {name for name in ARMS if ARMS[name].layout == "webdataset" and not missing_packages(name)}
     assert {arm.arm: arm.exactly_once for arm in record.summary.arms} == dict.fromkeys(readers, True)

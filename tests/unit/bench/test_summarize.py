@@ -194,3 +194,40 @@ def test_peak_memory_is_that_of_the_warm_up_too() -> None:
     epoch = warm_up.epochs[0].model_copy(update={"peak_memory_bytes": 10**12})
     found = summary_of([warm_up.model_copy(update={"epochs": [epoch]}), *measured])
     assert found.arms[0].peak_memory_bytes == 10**12
+
+
+def test_the_answer_names_layout_and_loader_in_plain_words() -> None:
+    found = summary_of(rounds_of("stream", 200, 210, 190), rounds_of("remote_one_sample", 20, 21, 19))
+    assert "Use tar shards, read by larder.stream." in found.answer
+    assert "noise" not in found.answer
+
+
+def test_the_answer_names_what_noise_doesnt_tell_from_the_fastest() -> None:
+    found = summary_of(
+        rounds_of("stream", 100, 130, 100, 130),
+        rounds_of("litdata_streaming", 110, 105, 110, 105),
+        rounds_of("remote_one_sample", 20, 21, 19, 20),
+    )
+    named = (
+        "No slower than noise can explain: litdata_streaming (LitData's chunks, read by LitData's StreamingDataset)."
+    )
+    assert named in found.answer
+
+
+def test_the_answer_says_what_to_read_from_the_store_if_local_files_are_fastest() -> None:
+    found = summary_of(rounds_of("imagefolder_local", 300, 310), rounds_of("webdataset", 200, 210))
+    assert (
+        "Use files on a disk, read by torchvision's ImageFolder. From the store, use tar shards, read by "
+        in found.answer
+    )
+    assert "read by webdataset (webdataset): 205 images/s (200 to 210) with 2 workers." in found.answer
+
+
+def test_a_single_round_has_no_interval() -> None:
+    found = summary_of(rounds_of("stream", 458), rounds_of("webdataset", 300), rounds_of(f"stream{AGAIN}", 400))
+    assert "stream is the fastest here: 458 images/s (one round) with 2 workers, 1.53 times as fast" in found.answer
+    assert "webdataset (one round)." in found.answer
+    assert "twice gave a ratio of 1.15 (one round)" in found.answer
+    assert " to " not in found.answer.replace("too noisy to be", "")
+    assert "A single round can't tell from noise how much slower these are: webdataset." in found.answer
+    assert not found.ratios[0].differs, "one round shows no significant difference"

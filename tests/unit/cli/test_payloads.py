@@ -317,6 +317,10 @@ def test_a_dry_run_pasted_does_the_same(awkward_door: FrontDoor, runner: str, wo
     assert not (door.root / "x").exists()
 
 
+PASSED_ON = ("LARDER_FRONT_DOOR", "LARDER_REPEATED", "LARDER_HOST_FOLDERS")
+"""What `larder` tells stages for their messages."""
+
+
 def starts(ended: Ended) -> list[tuple[list[str], dict[str, str]]]:
     """Return what was started: arguments without the run's label, and the settings in the environment."""
     left = []
@@ -329,8 +333,7 @@ def starts(ended: Ended) -> list[tuple[list[str], dict[str, str]]]:
         env = {
             name: value
             for name, value in call["env"].items()
-            if name
-            not in ("COMPOSE_IGNORE_ORPHANS", "LARDER_FRONT_DOOR", "LARDER_REPEATED", "_", "OLDPWD", "PWD", "SHLVL")
+            if name not in ("COMPOSE_IGNORE_ORPHANS", *PASSED_ON, "_", "OLDPWD", "PWD", "SHLVL")
         }
         left.append((argv, env))
     return left

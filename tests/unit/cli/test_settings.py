@@ -139,7 +139,7 @@ def test_a_misspelt_name_is_no_setting(tmp_path: Path, source: str, name: str, m
 
 
 def test_an_unknown_name_without_a_similar_one_is_refused_without_a_guess(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"no such setting: QUUX$"):
+    with pytest.raises(ConfigurationError, match=r"no such setting: QUUX\n"):
         found(tmp_path, given={"QUUX": "1"})
     found(tmp_path, environ={"QUUX": "1"}, env_file={"QUUX": "1"})  # others may read it
 

@@ -96,7 +96,7 @@ def test_without_a_limit_bytes_leave_at_once() -> None:
 
 @pytest.mark.parametrize(
     ("endpoint", "reason"),
-    [("https://store:9000", "its certificate names the store"), ("", "AWS is distant already")],
+    [("https://store:9000", "its certificate names the store"), ("", "it is AWS, which is distant already")],
 )
 def test_stores_with_tls_are_refused(endpoint: str, reason: str) -> None:
     with pytest.raises(ConfigurationError, match=reason) as caught:

@@ -62,10 +62,25 @@ def test_resuming_at_any_batch(make_shards: MakeShards, read: int):
     assert len(json.dumps(state)) < 1024
     second = stream_of(packed, threads=1)
     second.load_state_dict(state)
+    assert second.batch == first.batch == read % 10
     assert second.epoch == (read == 10), "the next epoch begins after the last batch"
     rest = numbers_of(second, packed) if read < 10 else []
     assert begun + rest == whole
     assert second.epoch == 1
+
+
+def test_the_number_of_the_next_batch_counts_batches_of_the_present_size(make_shards: MakeShards):
+    packed = make_shards(48, 4)
+    stream = stream_of(packed, batch_size=4)
+    assert [(number, stream.epoch) for number, _ in enumerate(itertools.islice(stream, 6), stream.batch)][-1] == (5, 0)
+    assert stream.batch == 6
+    for size, batch in ((8, 3), (2, 12), (4, 6)):
+        other = stream_of(packed, batch_size=size)
+        other.load_state_dict(stream.state_dict())
+        assert (other.batch, len(other)) == (batch, 48 // size)
+        assert sum(1 for _ in other) == len(other) - batch
+    list(stream)
+    assert (stream.batch, stream.epoch) == (0, 1)
 
 
 def test_resuming_with_other_ranks_loses_and_repeats_nothing(make_shards: MakeShards):

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from larder.stream import build
+from larder.stream import kernel as kernel_module
 from larder.stream.kernel import CROP, JpegKernel
 
 SUBSAMPLINGS = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}
@@ -516,3 +517,34 @@ def test_the_library_exports_larders_functions_alone(library: Path) -> None:
         "larder_scratch_is_portable",
         "larder_scratch_new",
     }
+
+
+def test_in_a_checkout_that_hides_the_installed_package_its_kernel_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a script imports the checkout's `larder`, which isn't compiled."""
+    installed = tmp_path / "site-packages" / "larder" / "stream"
+    installed.mkdir(parents=True)
+    metadata = tmp_path / "site-packages" / "larder_data-0.1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: larder-data\nVersion: 0.1.0\n")
+    monkeypatch.setattr("sys.path", [str(tmp_path / "site-packages")])
+    folders = kernel_module._default_folders()
+    assert folders[:2] == [Path(kernel_module.__file__).parent, installed]
+
+
+def test_without_an_installed_package_there_is_no_such_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_module, "_DISTRIBUTION", "a-package-that-nobody-has")
+    assert kernel_module._installed_folders() == []
+
+
+def test_a_missing_kernel_is_explained_in_a_checkout_and_outside(tmp_path: Path) -> None:
+    folder = tmp_path / "a checkout" / "larder" / "stream"
+    folder.mkdir(parents=True)
+    outside = kernel_module.explain_missing_kernel(folder)
+    assert "installed where a C compiler or libjpeg-turbo was missing" in outside.cause
+    assert outside.next_step.endswith(f"{folder}/build.py' ~/.cache/larder`")
+    (tmp_path / "a checkout" / "pyproject.toml").touch()
+    inside = kernel_module.explain_missing_kernel(folder)
+    assert f"isn't compiled in the checkout {tmp_path}/a checkout, from which `larder` was imported" in inside.cause
+    assert inside.next_step.endswith(f"then run `{sys.executable} '{folder}/build.py'`")

@@ -17,3 +17,9 @@ def test_they_are_those_of_the_report() -> None:
     comparison = read_comparison(EXAMPLE)
     assert as_table(comparison) == report.text
     assert as_markdown(comparison) == report.markdown
+
+
+def test_what_was_named_before_the_rounds_isnt_named_again() -> None:
+    comparison = read_comparison(EXAMPLE)
+    assert "mosaicml_streaming was left out" in as_table(comparison)
+    assert "was left out" not in as_table(comparison, left_out=False)

@@ -31,7 +31,9 @@ def make_means(tmp_path: Path) -> MakeMeans:
         read, answers = list[str](), iter(results)
 
         class Runner:
-            def run(self, function: object, job: Job, name: str, deadline: float) -> dict[str, Any] | JobFailure:
+            def run(
+                self, function: object, job: Job, name: str, deadline: float, watch: object
+            ) -> dict[str, Any] | JobFailure:
                 assert job.source is not None
                 read.append(job.source.shards or job.source.tree)
                 return next(answers)

@@ -65,7 +65,9 @@ def test_an_arm_that_is_named_twice_runs_once() -> None:
     [
         ("--workers=1,two", "--sweep"),
         ("--sweep=0", "numbers from 1 to 1,024"),
-        ("--arms=stream,nope", "unknown arm 'nope'"),
+        ("--arms=stream,nope", "unknown arm 'nope'; must be some of: dali, "),
+        ("--arms=streem", "unknown arm 'streem'; did you mean stream?"),
+        ("--device=cude", "must be 'auto', 'cpu' or 'cuda'; did you mean cuda?"),
         ("--rounds=0", "must be 1 or more"),
         ("--shards=http://store/shards", "must be s3://bucket/prefix, or a path"),
     ],

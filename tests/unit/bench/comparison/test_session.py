@@ -10,15 +10,15 @@ import pytest
 
 from larder.bench.arms import arm_names
 from larder.bench.comparison.kept import KeptRounds
-from larder.bench.comparison.plan import ROOFLINES, WARM_UP, Entry, Run, plan_entries
+from larder.bench.comparison.plan import ROOFLINES, WARM_UP, Entry, Run, plan_entries, plan_round
 from larder.bench.comparison.processes import JobFailure
 from larder.bench.comparison.session import DataFacts, Means, Session
 from larder.bench.comparison.settings import ComparisonSettings
-from larder.bench.comparison.time_budget import CLOSING_SECONDS, QUICK_SECONDS, TimeBudget
+from larder.bench.comparison.time_budget import CLOSING_SECONDS, QUICK_SECONDS, TimeBudget, by_importance
 from larder.bench.comparison.work import Job
 from larder.bench.comparison_record import read_comparison
 from larder.bench.summarize import AGAIN, NOTHING
-from larder.progress import NullReporter
+from larder.progress import NullReporter, Reporter
 
 TEMPLATE = read_comparison(Path(__file__).parents[1] / "comparison.json").rounds[0]
 Answer = Callable[[Job], "dict[str, Any] | JobFailure"]
@@ -42,7 +42,9 @@ def make_session(tmp_path: Path) -> MakeSession:
         jobs: list[Job] = []
 
         class Runner:
-            def run(self, function: object, job: Job, name: str, deadline: float) -> dict[str, Any] | JobFailure:
+            def run(
+                self, function: object, job: Job, name: str, deadline: float, watch: object
+            ) -> dict[str, Any] | JobFailure:
                 jobs.append(job)
                 return answer(job)
 
@@ -67,6 +69,29 @@ def test_every_arm_runs_in_each_round_and_results_are_kept(make_session: MakeSes
     again.run_rounds(WARM_UP, 5)
     assert not later, "all rounds are kept"
     assert [one.position for one in again.rounds] == [one.position for one in session.rounds]
+
+
+def test_a_resumed_comparison_shows_only_what_is_new(
+    make_session: MakeSession, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session, _ = make_session(measured)
+    session.run_rounds(WARM_UP, 1)
+    again, _ = make_session(measured)
+    again._reporter = Reporter("compare", "line")
+    again.run_rounds(WARM_UP, 2)
+    lines = [line for line in capsys.readouterr().err.splitlines() if " of 12 runs" in line]
+    assert len(lines) == 4
+    assert all(line.startswith("compare: round 2, ") for line in lines)
+
+
+def test_after_the_warm_up_the_time_of_the_rounds_is_known(
+    make_session: MakeSession, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session, _ = make_session(measured)
+    session._reporter = Reporter("compare", "line")
+    session.run_rounds(WARM_UP, 5)
+    [line] = [line for line in capsys.readouterr().err.splitlines() if "by its times" in line]
+    assert line == "compare: the warm-up is over; by its times, the rounds take about 0 s"
 
 
 def test_the_time_left_counts_kept_rounds_with_the_time_they_took(make_session: MakeSession) -> None:
@@ -162,7 +187,9 @@ def quick_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> QuickSessi
         monkeypatch.setattr("time.monotonic", clock)
 
         class Runner:
-            def run(self, function: object, job: Job, name: str, deadline: float) -> dict[str, Any] | JobFailure:
+            def run(
+                self, function: object, job: Job, name: str, deadline: float, watch: object
+            ) -> dict[str, Any] | JobFailure:
                 ended = clock.now + seconds(job)
                 clock.now = min(ended, deadline)
                 if ended > deadline:
@@ -209,6 +236,37 @@ def test_a_quick_comparison_answers_within_three_minutes(
     missing = set(arm_names()) - measured_arms - {one.arm for one in session.failures}
     named = " ".join(session.left_out_for_time())
     assert all(f"{name} with " in named for name in missing)
+
+
+OWN_LAYOUTS = {"stream", "litdata_streaming", "remote_one_sample", "imagefolder_local", "imagefolder_rclone_mount"}
+"""One arm for each layout that larder's own stages make."""
+
+
+def test_a_quick_comparison_of_a_slow_store_covers_the_layouts_first(quick_session: QuickSession) -> None:
+    """Each warm-up takes 15 s: there is time for six of them."""
+    session, _ = quick_session(arm_names(), [2], lambda job: 15.0 if job.run and job.run.round == WARM_UP else 6.0)
+    session.run_rounds(WARM_UP, 3)
+    warm = [one.arm for one in session.rounds if one.round == WARM_UP]
+    assert warm[0] == "stream"
+    assert set(warm) >= OWN_LAYOUTS
+    assert {one.arm for one in session.rounds if one.round == 1} >= OWN_LAYOUTS
+
+
+def test_a_layout_that_only_another_library_reads_comes_before_the_second_run_of_an_arm() -> None:
+    arms = ["stream", "webdataset", "litdata_raw", "spdl"]
+    entries = plan_entries(arms, [2], list(ROOFLINES))
+    order = [run.entry.name for run in by_importance(plan_round(entries, 1, seed=0)) if run.entry.kind == "arm"]
+    assert order[0] == "stream"
+    assert set(order[:3]) == {"stream", "litdata_raw", "spdl"}
+    assert order[3] == "webdataset"
+    assert set(order[4:]) == {f"stream{AGAIN}", NOTHING}
+
+
+def test_the_second_run_of_an_arm_needs_no_warm_up_of_its_own_if_time_is_short(quick_session: QuickSession) -> None:
+    session, _ = quick_session(["stream", "webdataset"], [2], lambda job: 4.0)
+    session.run_rounds(WARM_UP, 3)
+    again = [one.round for one in session.rounds if one.arm == f"stream{AGAIN}"]
+    assert again == [1, 2, 3]
 
 
 def test_a_quick_comparison_drops_whole_rounds_and_says_so(quick_session: QuickSession) -> None:

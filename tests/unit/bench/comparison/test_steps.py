@@ -89,4 +89,4 @@ def test_without_a_gpu_it_says_so_in_a_line(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigurationError, match="device='cuda': torch sees no CUDA device") as refused:
         Trainer("cuda", 3)
-    assert "\n" not in str(refused.value)
+    assert "\n" not in refused.value.what

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from larder.bench.report.facts import number, percent, shorten, significant, size
+from larder.bench.report.plots import plot_epochs, plot_throughput
 from larder.bench.report.tables import (
     MAX_ROWS,
     Table,
@@ -96,6 +97,33 @@ def test_what_is_unknown_is_not_shown_as_a_number(content: dict[str, Any]) -> No
     assert row["of upper bound"] == "–"
     arm["exactly_once"] = False
     assert "NO" in cost_table(content).rows[0]
+
+
+def test_a_share_above_the_upper_bound_is_marked_and_explained(content: dict[str, Any]) -> None:
+    assert not any("upper bound" in note for note in notes(content))
+    content["summary"]["arms"][0].update(share_of_roofline=1.04)
+    assert figures_of(content, content["summary"]["arms"][0]["arm"])["of upper bound"] == "104% *"
+    [note] = [note for note in notes(content) if "upper bound" in note]
+    assert note.startswith("* Above 100% of the upper bound: the bound is measured for a second or two")
+
+
+def test_a_single_round_has_no_interval_anywhere(content: dict[str, Any]) -> None:
+    content["rounds"] = [one for one in content["rounds"] if one["round"] <= 1]
+    for arm in content["summary"]["arms"]:
+        arm["rounds"] = 1
+    for ratio in content["summary"]["ratios"]:
+        ratio["rounds"] = ratio["rounds"][:1]
+    [noise] = [note for note in notes(content) if note.startswith("A/A test: ")]
+    assert noise.endswith("stream twice gives a ratio of 0.991 (one round): quiet")
+    assert {row[3] for row in speed_table(content).rows} == {"one round"}
+    assert all(" to " not in row[4] for row in speed_table(content).rows)
+    throughput = plot_throughput(content)
+    assert throughput is not None
+    assert {row[3] for row in throughput.table.rows} == {"one round", "–"}
+    assert " to " not in throughput.svg.partition("</desc>")[0].partition("<desc")[2]
+    epochs = plot_epochs(content)
+    assert epochs is not None
+    assert all("(one round)" in cell for row in epochs.table.rows for cell in row[2:4])
 
 
 def test_no_network_and_an_unknown_traffic_look_different(content: dict[str, Any]) -> None:
