@@ -24,7 +24,6 @@ _READ_NO_BUCKET = (
 )
 """Arms that read files, or a mount, which has its own error. Their table (larder.bench.arms) isn't read here: the
 command line needs nothing that a bare Python lacks."""
-_BUCKET = ("S3_BUCKET", "RCLONE_CONTAINER")
 _LINK = ("LARDER_LINK_LATENCY", "LARDER_LINK_BANDWIDTH")
 
 
@@ -45,18 +44,21 @@ def require_store_for(app: App, command: str, shards: str = "") -> None:
         return
     app.choose_runner()
     settings = app.settings
-    if not settings.store and settings.store_file not in local_store.env_files(settings):
+    if not settings.store and local_store.find_store_file(settings) is None:
         raise ConfigurationError(
             f"{need} needs a store, and none is set",
             next_step=f"`{app.typed_command('s3-up')}` starts one on this machine; or set S3_BUCKET and your store in "
             ".env",
         )
     values = dotenv.read([settings.root / file for file in local_store.env_files(settings)], app.environ)
-    if need.startswith("ARM=") and not any(settings.get(name) or values.get(name) for name in _BUCKET):
+    if need.startswith("ARM=") and not local_store.find_bucket(settings):
         raise ConfigurationError(
             f"{need} reads from a bucket, and S3_BUCKET is not set", next_step="set S3_BUCKET to the bucket's name"
         )
-    endpoint = local_store.endpoint_of(settings) or values.get("S3_ENDPOINT_URL", "")
+    translated = {} if app.is_compose else local_store.endpoint_for_host(settings)
+    endpoint = (
+        translated.get("S3_ENDPOINT_URL") or local_store.endpoint_of(settings) or values.get("S3_ENDPOINT_URL", "")
+    )
     if need in _LINK:
         require_plain_http(endpoint)
     _require_answer(app, endpoint)

@@ -204,7 +204,7 @@ def test_places_arrive_as_they_were_given(door: FrontDoor, tmp_path: Path, comma
     mark = tmp_path / "executed"
     awkward = ("-rf $(touch x)", 'it\'s `touch x` "1"\n2', "--help ä\\ %s")
     values = {name: awkward[at % 3] for at, name in enumerate(sorted(PLACES - {"LARDER_SOURCE"}))}
-    ended = give(door, "words", {**values, "YES": "1"}, command, "host")
+    ended = give(door, "words", {**values, "YES": "1", "S3_BUCKET": "photos"}, command, "host")
     assert ended.code == 0, ended.err
     last = [call for call in ended.stages if call["argv"][1] == "-m"][-1:]
     for call in last:

@@ -64,6 +64,13 @@ def test_another_store_must_answer(door: FrontDoor) -> None:
     assert not ended.stages
 
 
+def test_the_host_runner_looks_for_the_containers_store_at_its_port(door: FrontDoor) -> None:
+    [port] = free_ports(1)
+    assert door.run("s3-up", "RUNNER=compose", f"LARDER_MINIO_PORT={port}").code == 0
+    ended = door.run("bench", "ARM=stream", "RUNNER=host")
+    assert f"nothing answers at the store's address, 127.0.0.1 port {port}" in ended.err
+
+
 def test_a_container_may_reach_what_this_machine_doesnt(door: FrontDoor) -> None:
     [port] = free_ports(1)
     store = {**KEYS, "S3_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
