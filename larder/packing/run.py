@@ -92,6 +92,8 @@ class PackRun:
             missing = self._missing(plan, samples, task)
             first = next(missing, None)
             if first is not None:
+                if job.format.layout.imports:
+                    job.reporter.event("starting", "starting workers, which import libraries first")
                 with engine(write, itertools.chain([first], missing)) as results:
                     for entry in results:
                         self._ledger.add([entry])
