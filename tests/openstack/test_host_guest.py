@@ -281,7 +281,8 @@ def give_up(ssh: SshClient, error: ServiceError) -> None:
     """Do what the error advises for what can't be unmounted otherwise."""
     command = error.next_step.partition("give up what wasn't written: ")[2]
     assert command.endswith(f" {PLACE}")
-    assert ssh.run(["sh", "-c", command]).code == 137  # killed, while it waits for the server
+    ended = ssh.run(["sh", "-c", f"{command}; echo ended $?"])
+    assert ended.stdout == "ended 137\n", ended  # killed, while it waits for the server
     assert not is_mounted(ssh, PLACE)
 
 
