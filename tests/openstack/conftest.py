@@ -1,4 +1,4 @@
-"""A real OpenStack in a container, one for all processes of a test run; each test has a project of its own in it."""
+"""A real OpenStack in a container, one for all processes of a test run; each test has a project of it for itself."""
 
 from __future__ import annotations
 
@@ -7,31 +7,26 @@ import io
 import os
 import subprocess
 import sys
-import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import boto3
-import openstack
 import pytest
 import requests
 from botocore.config import Config
-from openstack.exceptions import SDKException
 from requests.adapters import HTTPAdapter
 
 from provision import marks
 from provision.__main__ import main
-from provision.servers import GONE
 from tests import forks
 from tests.forks import Fork
 from tests.openstack.disks import Machine, missing, unpack_debian
 from tests.openstack.federation import fronts, hub, provider  # noqa: F401
 from tests.openstack.foreign import CHEAP, Foreign
+from tests.openstack.projects import Projects, access_rules, connection, leases_of, things_of
 from tests.openstack.repository import repository  # noqa: F401
 from tests.openstack.rgw import gateway  # noqa: F401
 from tests.openstack.services import shared_service
@@ -41,8 +36,6 @@ IMAGE = "larder-test-openstack"
 FOR_NFS = ("--cap-add", "DAC_READ_SEARCH", "--volume", "/srv/os/shares")
 """An NFS server opens files by their handles, which file systems of containers don't have."""
 ROOT = Path(__file__).resolve().parents[2]
-PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE2b1pYSHlGJmRPqmRTtoWZ3bMPhJpuK8Ff3T1bWnZkh tests"
-
 
 FIRST = (
     "test_volume_lives_through_connection_losses_interrupts_growing_and_power_cuts",
@@ -112,18 +105,12 @@ def admin(box: str) -> Any:
     return connection(box, "admin", "admin")
 
 
-def connection(box: str, user: str, project: str, region: str = "RegionOne") -> Any:
-    return openstack.connect(
-        load_envvars=False,
-        load_yaml_config=False,
-        auth_url=f"http://{box}:5000/v3",
-        user_domain_name="Default",
-        project_domain_name="Default",
-        username=user,
-        password="pw",
-        project_name=project,
-        region_name=region,
-    )
+@pytest.fixture(scope="session")
+def projects(box: str, admin: Any) -> Iterator[Projects]:
+    made = Projects(box, admin)
+    yield made
+    if "LARDER_TEST_OPENSTACK" in os.environ:  # any other box ends now
+        made.close()
 
 
 Fault = Callable[[Any], "requests.Response | Exception | None"]
@@ -205,12 +192,15 @@ class Site:
     user: str
     folder: Path
     cloud: Any
-    admin: Any
+    operator: Any
     capfd: Any
     environ: dict[str, str]
     name: str = "lab"
     foreign: Foreign = field(default_factory=Foreign)
     """Resources of others in the project, which don't count."""
+    is_reusable: bool = True
+    """Whether another test may get the project, once nothing of this one is left in it."""
+    started: list[Fork] = field(default_factory=list)
 
     def declare(self, text: str) -> Path:
         path = self.folder / "provision.toml"
@@ -233,33 +223,26 @@ class Site:
 
     def start(self, *words: str, environ: Mapping[str, str] = MappingProxyType({})) -> Fork:
         """The same as a process of its own."""
-        return forks.start("provision", words, {**os.environ, **environ}, folder=self.folder)
+        process = forks.start("provision", words, {**os.environ, **environ}, folder=self.folder)
+        self.started.append(process)
+        return process
+
+    def has_ended(self) -> bool:
+        """Return whether nothing of this test can reach the cloud any more, as a request of a killed command can."""
+        codes = [process.poll() for process in self.started]
+        return all(code is not None and code >= 0 for code in codes)
+
+    @property
+    def admin(self) -> Any:
+        """A connection as the site's operator, who may change quotas and roles: then no other test gets the project."""
+        self.is_reusable = False
+        return self.operator
 
     @property
     def things(self) -> dict[str, list[str]]:
         """Everything in the project but the resources of others, as the cloud has it."""
-        cloud, project = self.cloud, self.project
-        groups = [item for item in cloud.network.security_groups(project_id=project) if item.name != "default"]
-        found = {
-            # Nova still lists a deleted server for a moment, as deleted.
-            "servers": [item.id for item in cloud.compute.servers() if item.status not in GONE],
-            "volumes": [item.id for item in cloud.block_storage.volumes()],
-            "shares": [item.id for item in cloud.shared_file_system.shares()],
-            "access": [rule["id"] for rule in self.access_rules],
-            "addresses": [item.id for item in cloud.network.ips(project_id=project)],
-            "routers": [item.id for item in cloud.network.routers(project_id=project)],
-            "networks": [item.id for item in cloud.network.networks(project_id=project)],
-            "groups": [item.id for item in groups],
-            "buckets": [item.name for item in cloud.object_store.containers()],
-            "leases": [item["id"] for item in self.leases],
-            # An operator sees those of all users.
-            "keys": [
-                item["id"]
-                for item in cloud.identity.get("/credentials").json()["credentials"]
-                if item["user_id"] == self.user
-            ],
-        }
         theirs = self.foreign.ids
+        found = things_of(self.cloud, self.box, self.project, self.user)
         return {kind: [id for id in ids if id not in theirs.get(kind, ())] for kind, ids in found.items()}
 
     def own(self, kind: str) -> list[Any]:
@@ -285,39 +268,12 @@ class Site:
     @property
     def access_rules(self) -> list[Any]:
         """The access rules of the project's shares."""
-        manila = self.cloud.shared_file_system
-        return [
-            rule
-            for share in manila.shares()
-            for rule in manila.get(f"/share-access-rules?share_id={share.id}", microversion="2.45").json()[
-                "access_list"
-            ]
-        ]
+        return access_rules(self.cloud)
 
     @property
     def leases(self) -> list[Any]:
         theirs = self.foreign.ids.get("leases", ())
         return [lease for lease in leases_of(self.cloud, self.box) if lease["id"] not in theirs]
-
-
-def leases_of(cloud: Any, box: str) -> list[Any]:
-    """The leases of a connection's own project. (To an admin, even of one, Blazar lists those of all projects.)"""
-    found: list[Any] = cloud.session.get(f"http://{box}:1234/v1/leases").json()["leases"]
-    return [lease for lease in found if lease["project_id"] == cloud.current_project_id]
-
-
-@contextmanager
-def new_project(box: str, admin: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Create a project and a user of the same name; yield the name and both. Remove all of it afterwards."""
-    name = f"t{uuid.uuid4().hex[:8]}"
-    domain = admin.identity.find_domain("Default").id
-    project = admin.identity.create_project(name=name, domain_id=domain)
-    user = admin.identity.create_user(name=name, password="pw", domain_id=domain, default_project_id=project.id)
-    admin.identity.assign_project_role_to_user(project, user, admin.identity.find_role("member"))
-    yield name, project, user
-    _clear(connection(box, name, name), box)
-    admin.identity.delete_user(user)
-    admin.identity.delete_project(project)
 
 
 @pytest.fixture
@@ -341,54 +297,44 @@ def site(
     request: pytest.FixtureRequest,
     box: str,
     admin: Any,
+    projects: Projects,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> Iterator[Site]:
-    """A new project with a user, a key pair, and resources of others, which must be unchanged after the test."""
-    with new_project(box, admin) as (name, project, user):
-        for variable in [item for item in os.environ if item.startswith("OS_")]:
-            monkeypatch.delenv(variable)
-        environ = {
-            "OS_AUTH_URL": f"http://{box}:5000/v3",
-            "OS_USERNAME": name,
-            "OS_PASSWORD": "pw",
-            "OS_PROJECT_NAME": name,
-            "OS_USER_DOMAIN_NAME": "Default",
-            "OS_PROJECT_DOMAIN_NAME": "Default",
-            "OS_REGION_NAME": "RegionOne",
-            "HOME": str(tmp_path),
-        }
-        for variable, value in environ.items():
-            monkeypatch.setenv(variable, value)
-        monkeypatch.chdir(tmp_path)
-        cloud = connection(box, name, name)
-        cloud.compute.create_keypair(name="laptop", public_key=PUBLIC_KEY)
-        foreign = Foreign(cloud, box, project.id, user.id)
-        foreign.put(kinds_of_others(request))
-        yield Site(box, project.id, user.id, tmp_path, cloud, admin, capfd, environ, foreign=foreign)
-        monkeypatch.undo()  # no faults, no declared environment: what follows must work
+    """A project with a user, a key pair, and resources of others, which must be unchanged after the test."""
+    kinds = kinds_of_others(request)
+    project = projects.lend(kinds)
+    for variable in [item for item in os.environ if item.startswith("OS_")]:
+        monkeypatch.delenv(variable)
+    environ = {
+        "OS_AUTH_URL": f"http://{box}:5000/v3",
+        "OS_USERNAME": project.name,
+        "OS_PASSWORD": "pw",
+        "OS_PROJECT_NAME": project.name,
+        "OS_USER_DOMAIN_NAME": "Default",
+        "OS_PROJECT_DOMAIN_NAME": "Default",
+        "OS_REGION_NAME": "RegionOne",
+        "HOME": str(tmp_path),
+    }
+    for variable, value in environ.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.chdir(tmp_path)
+    cloud, foreign = project.cloud, project.foreign
+    made = Site(box, project.id, project.user, tmp_path, cloud, admin, capfd, environ, foreign=foreign)
+    yield made
+    monkeypatch.undo()  # no faults, no declared environment: what follows must work
+    is_reusable = made.is_reusable and made.has_ended()
+    try:
         foreign.check()
-
-
-def _clear(cloud: Any, box: str) -> None:
-    """Delete what the test left, since other tests use the same machine."""
-    for lease in leases_of(cloud, box):
-        cloud.session.delete(f"http://{box}:1234/v1/leases/{lease['id']}", raise_exc=False)
-    for server in cloud.compute.servers():
-        cloud.compute.delete_server(server.id)
-    for address in cloud.network.ips(project_id=cloud.current_project_id):
-        cloud.network.delete_ip(address.id)
-    end = time.monotonic() + 30
-    while list(cloud.compute.servers()) and time.monotonic() < end:
-        time.sleep(0.2)
-    for volume in cloud.block_storage.volumes():
-        try:
-            cloud.block_storage.delete_volume(volume.id)
-        except SDKException as error:
-            print("not cleared:", error)
-    for share in cloud.shared_file_system.shares():
-        cloud.shared_file_system.delete_share(share.id)
+    except BaseException:
+        is_reusable = False
+        raise
+    finally:
+        if is_reusable:
+            projects.give_back(kinds, project)
+        else:
+            project.remove()
 
 
 def s3_of(site: Site) -> Any:

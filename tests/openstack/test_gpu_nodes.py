@@ -11,8 +11,9 @@ import requests
 
 from provision.commands import EXIT_CHANGES_PENDING
 from tests.conftest import wait_until
-from tests.openstack.conftest import Site, Wire, connection, kind_of, new_project
+from tests.openstack.conftest import Site, Wire, kind_of
 from tests.openstack.declarations import NODE, SERVER, SHARE
+from tests.openstack.projects import new_project
 
 FLAVOR = SERVER.replace("[server]", '[server]\nflavor = "g1.h100.pci.1"') + "[lease]\nhours = 1\n"
 RESERVED = "[floating_ip]\nreserve = true\n"
@@ -23,10 +24,10 @@ pytestmark = pytest.mark.usefixtures("only_node")
 
 
 @pytest.fixture
-def other(site: Site) -> Iterator[Any]:
+def other(box: str, admin: Any) -> Iterator[Any]:
     """Another project's connection."""
-    with new_project(site.box, site.admin) as (name, _, _):
-        yield connection(site.box, name, name)
+    with new_project(box, admin) as project:
+        yield project.cloud
 
 
 def node() -> dict[str, Any]:
@@ -63,7 +64,7 @@ def may_see_hosts(site: Site) -> None:
 
 def hosts_of(site: Site) -> list[str]:
     """Where the project's servers run, which only an operator sees."""
-    return [site.admin.compute.get_server(id).hypervisor_hostname for id in site.things["servers"]]
+    return [site.operator.compute.get_server(id).hypervisor_hostname for id in site.things["servers"]]
 
 
 def test_a_node_is_leased_used_and_given_back(site: Site) -> None:

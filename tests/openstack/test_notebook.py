@@ -60,7 +60,7 @@ def machines(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[H
     def start(server: Any, key: str) -> Any:
         return made.start_guest(server, key) if server.name.startswith("block") else ServerContainer(key)
 
-    made = Hypervisor(site.cloud, site.admin, tmp_path_factory.mktemp("machines"), start)
+    made = Hypervisor(site.cloud, site.operator, tmp_path_factory.mktemp("machines"), start)
     yield made
     made.close()
 

@@ -10,8 +10,9 @@ import pytest
 
 from provision.commands import EXIT_CHANGES_PENDING
 from tests.conftest import wait_until
-from tests.openstack.conftest import PUBLIC_KEY, Site, Wire, connection, owner
+from tests.openstack.conftest import Site, Wire, owner
 from tests.openstack.declarations import BOOT, KEYS, SERVER, VOLUME
+from tests.openstack.projects import KEYPAIR, PUBLIC_KEY, connection
 
 STACK = """
 [server]
@@ -37,7 +38,7 @@ def classmate(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     theirs = connection(site.box, name, site.environ["OS_USERNAME"])
 
     def take_over() -> None:
-        theirs.compute.create_keypair(name="laptop", public_key=PUBLIC_KEY)
+        theirs.compute.create_keypair(name=KEYPAIR, public_key=PUBLIC_KEY)
         monkeypatch.setenv("OS_USERNAME", name)
 
     yield take_over

@@ -62,7 +62,7 @@ def lab(site: Site, repository: str, tmp_path: Path, tmp_path_factory: pytest.Te
     bucket = f"data-{site.environ['OS_PROJECT_NAME']}"
     site.declare(LAB.format(key=key, bucket=bucket, repository=repository, seconds=BOOT_SECONDS))
     machines = Hypervisor(
-        site.cloud, site.admin, tmp_path_factory.mktemp("machines"), lambda server, key: ServerContainer(key)
+        site.cloud, site.operator, tmp_path_factory.mktemp("machines"), lambda server, key: ServerContainer(key)
     )
     yield site
     machines.close()

@@ -17,8 +17,9 @@ import pytest
 from botocore.exceptions import ClientError
 
 from provision.commands import EXIT_CHANGES_PENDING
-from tests.openstack.conftest import Ended, Site, Wire, connection, owner, s3_of
+from tests.openstack.conftest import Ended, Site, Wire, owner, s3_of
 from tests.openstack.declarations import KEYS
+from tests.openstack.projects import connection
 from tests.openstack.rgw import Gateway, new_region
 
 BUCKET = '[bucket]\nname = "data"\n'
@@ -70,6 +71,7 @@ class Store:
 
 @pytest.fixture
 def store(site: Site, gateway: Gateway) -> Store:
+    site.is_reusable = False  # its objects at the gateway are left
     return Store(site, gateway)
 
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.openstack.conftest import Site, connection, new_project, owner, s3_of
+from tests.openstack.conftest import Site, owner, s3_of
 from tests.openstack.declarations import KEYS, SERVER, VOLUME
 from tests.openstack.foreign import Foreign
+from tests.openstack.projects import new_project
 
 SITES = '[sites]\ncompute = { cloud = "kvm" }\nobjects = { cloud = "chi", region = "RegionOne" }\n'
 
@@ -22,7 +23,7 @@ SITES = '[sites]\ncompute = { cloud = "kvm" }\nobjects = { cloud = "chi", region
 @pytest.fixture
 def chi(site: Site, box: str, admin: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     """The second site, where the buckets are; `site` is the first. Only clouds.yaml names the two."""
-    with new_project(box, admin) as (name, project, user):
+    with new_project(box, admin) as project:
         auths = {
             cloud: {
                 "auth_url": f"http://{box}:5000/v3",
@@ -32,7 +33,7 @@ def chi(site: Site, box: str, admin: Any, monkeypatch: pytest.MonkeyPatch) -> It
                 "user_domain_name": "Default",
                 "project_domain_name": "Default",
             }
-            for cloud, who in (("kvm", site.environ["OS_USERNAME"]), ("chi", name))
+            for cloud, who in (("kvm", site.environ["OS_USERNAME"]), ("chi", project.name))
         }
         clouds = {cloud: {"auth": auth} for cloud, auth in auths.items()}
         path = site.folder / "clouds.yaml"
@@ -40,8 +41,9 @@ def chi(site: Site, box: str, admin: Any, monkeypatch: pytest.MonkeyPatch) -> It
         for variable in (item for item in site.environ if item.startswith("OS_")):
             monkeypatch.delenv(variable)
         monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(path))  # the SDK looks into the folder that it was imported in
-        cloud = connection(box, name, name)
-        yield dataclasses.replace(site, project=project.id, user=user.id, cloud=cloud, environ={}, foreign=Foreign())
+        yield dataclasses.replace(
+            site, project=project.id, user=project.user, cloud=project.cloud, environ={}, foreign=Foreign(), started=[]
+        )
 
 
 def test_each_thing_is_at_its_site_and_nowhere_else(site: Site, chi: Site) -> None:

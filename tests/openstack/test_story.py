@@ -57,7 +57,7 @@ SHARE = '[[share]]\nname = "photos"\ngib = 1\nmount = "/mnt/share"'
 @pytest.fixture
 def machines(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hypervisor]:
     """The machines of the site's servers."""
-    made = Hypervisor(site.cloud, site.admin, tmp_path_factory.mktemp("machines"))
+    made = Hypervisor(site.cloud, site.operator, tmp_path_factory.mktemp("machines"))
     yield made
     made.close()
 
