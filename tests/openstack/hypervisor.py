@@ -40,6 +40,7 @@ class Hypervisor:
         self._addresses: dict[str, str] = {}  # floating IP -> container
         self._sizes: dict[str, int] = {}
         self._plugged: dict[str, str] = {}  # volume -> server
+        self._ports: dict[str, str] = {}  # port -> server
         self._start = start or self.start_guest
         external = next(admin.network.networks(is_router_external=True))
         self._subnet = admin.network.get_subnet(external.subnet_ids[0])
@@ -88,7 +89,7 @@ class Hypervisor:
             self.failed = error
 
     def _follow(self) -> None:
-        servers = {server.id: server for server in self._cloud.compute.servers() if server.status == "ACTIVE"}
+        servers = [server.id for server in self._cloud.compute.servers(details=False, status="ACTIVE")]
         volumes = {volume.id: volume for volume in self._cloud.block_storage.volumes()}
         self._follow_servers(servers)
         self._follow_volumes(volumes)
@@ -96,15 +97,16 @@ class Hypervisor:
         for gone in {file.name for file in self.volumes.glob("*")} - set(volumes):
             (self.volumes / gone).unlink()
 
-    def _follow_servers(self, servers: dict[str, Any]) -> None:
+    def _follow_servers(self, servers: list[str]) -> None:
         for gone in set(self.guests) - set(servers):
             self._plugged = {volume: server for volume, server in self._plugged.items() if server != gone}
             self._addresses = {ip: name for ip, name in self._addresses.items() if name != self.guests[gone].name}
             self.guests.pop(gone).shut_down()
-        for server in servers.values():
-            if server.id not in self.guests:
+        for id in servers:
+            if id not in self.guests:
+                server = self._cloud.compute.get_server(id)
                 key = self._cloud.compute.get_keypair(server.key_name).public_key.strip()
-                self.guests[server.id] = self._start(server, key)
+                self.guests[id] = self._start(server, key)
 
     def _follow_volumes(self, volumes: dict[str, Any]) -> None:
         attached = dict(attachments(volumes.values()))
@@ -122,12 +124,13 @@ class Hypervisor:
                 self._sizes[volume] = size_bytes
 
     def _follow_addresses(self) -> None:
-        ports = {port.id: port.device_id for port in self._cloud.network.ports()}
+        # Neutron takes long to answer, and longer for each field.
+        listed = self._cloud.network.get("/floatingips?fields=port_id&fields=floating_ip_address").json()
         wanted = {}
-        for ip in self._cloud.network.ips():
-            guest = self.guests.get(ports.get(ip.port_id, ""))
+        for ip in listed["floatingips"]:
+            guest = self.guests.get(self._server_of(ip["port_id"]))
             if guest:
-                wanted[ip.floating_ip_address] = guest.name
+                wanted[ip["floating_ip_address"]] = guest.name
         for ip, name in list(self._addresses.items()):
             if wanted.get(ip) != name:
                 self.disconnect(name)
@@ -136,6 +139,13 @@ class Hypervisor:
             if ip not in self._addresses:
                 self.connect(ip, name)
                 self._addresses[ip] = name
+
+    def _server_of(self, port: str | None) -> str:
+        """Return the id of the server that a port belongs to, if it does."""
+        if port and port not in self._ports:
+            found = self._cloud.network.find_port(port)  # it may be gone with its server
+            self._ports[port] = found.device_id if found else ""
+        return self._ports.get(port or "", "")
 
 
 def attachments(volumes: Iterable[Any]) -> Iterable[tuple[str, str]]:
