@@ -8,33 +8,43 @@ import pytest
 
 from tests.conftest import wait_until
 from tests.openstack.conftest import Site, Wire
-from tests.openstack.declarations import BOOT, MADE, SHARE, WHOLE
+from tests.openstack.declarations import BOOT, KEYS, MADE, SERVER, SHARE, VOLUME, WHOLE
 
 LEASE = "[lease]\nhours = 1\n"
 
 
-BOOTS = WHOLE.replace("[floating_ip]", BOOT.format("false") + "[floating_ip]")
+GROUP = '[[security_group]]\nname = "allow-ssh"\nports = [22]\n'
 
 
 @pytest.mark.parametrize(
-    ("path", "declared", "withdraws"),
+    ("path", "declared", "withdraws", "made"),
     [
-        ("/security-groups", WHOLE, True),
-        ("/volumes", WHOLE, True),
-        ("/shares", WHOLE + SHARE, True),
-        ("/leases", WHOLE + LEASE, True),
-        ("/servers", WHOLE, True),
-        ("/servers", WHOLE + LEASE, True),
+        ("/security-groups", GROUP, True, {"groups": 1}),
+        ("/volumes", VOLUME, True, {"volumes": 1}),
+        ("/shares", SHARE, True, {"shares": 1}),
+        ("/leases", SERVER + LEASE, True, {"leases": 1, "servers": 1}),
+        ("/servers", WHOLE, True, MADE),
+        ("/servers", SERVER + LEASE, True, {"leases": 1, "servers": 1}),
         # These can exist only once: the second request is refused, and the run goes on with what the other made.
-        ("/servers", BOOTS, False),
-        ("/floatingips", WHOLE, False),
-        ("/credentials", WHOLE, False),
-        ("/data", WHOLE, False),
-        ("/action", WHOLE + SHARE, False),  # the access rule
+        ("/servers", SERVER + BOOT.format("false"), False, {"servers": 1, "volumes": 1}),
+        ("/floatingips", SERVER + "[floating_ip]\n", False, {"servers": 1, "addresses": 1}),
+        ("/credentials", KEYS, False, {"buckets": 1, "keys": 1}),
+        ("/data", KEYS, False, {"buckets": 1, "keys": 1}),
+        ("/action", SERVER + SHARE, False, {"servers": 1, "shares": 1, "access": 1}),  # the access rule
     ],
+    ids=(
+        *("group", "volume", "share", "lease", "server of a whole stack", "server on a lease"),
+        *("boot volume", "address", "credentials", "bucket", "access rule"),
+    ),
 )
 def test_the_later_of_two_runs_withdraws_what_it_made(
-    site: Site, wire: Wire, monkeypatch: pytest.MonkeyPatch, path: str, declared: str, withdraws: bool
+    site: Site,
+    wire: Wire,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    declared: str,
+    withdraws: bool,
+    made: dict[str, int],
 ) -> None:
     """The other machine's run takes place between our look and our request."""
     site.declare(declared)
@@ -53,10 +63,7 @@ def test_the_later_of_two_runs_withdraws_what_it_made(
     monkeypatch.setenv("LARDER_HOME", str(site.folder / "mine"))
     wire.before = other_machine
     ended = site.run("up")
-    made = site.counts
-    more = ({"leases": 1} if LEASE in declared else {}) | ({"volumes": 2} if declared == BOOTS else {})
-    more |= {"shares": 1, "access": 2} if SHARE in declared else {}
-    assert others == [path] and made == MADE | more
+    assert others == [path] and site.counts == made
     if withdraws:
         assert ended.code == 3 and "another run created" in ended.err and "deleted its own" in ended.err, ended
     else:
