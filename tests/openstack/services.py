@@ -22,6 +22,13 @@ def docker(*words: str, seconds: float = 300) -> str:
     return done.stdout.strip()
 
 
+def container_at(address: str) -> str:
+    """Return the name of the container with this address."""
+    form = "{{.Name}} {{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
+    running = docker("inspect", "--format", form, *docker("ps", "--quiet").split())
+    return next(line.split()[0] for line in running.splitlines() if address in line.split()).lstrip("/")
+
+
 def shared_service(
     factory: pytest.TempPathFactory, image: str, recipe: Path, *options: str
 ) -> AbstractContextManager[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.conftest import wait_until
 from tests.openstack.conftest import Site, Wire, kind_of
 from tests.openstack.declarations import NODE, SERVER, SHARE
 from tests.openstack.projects import new_project
+from tests.openstack.services import container_at, docker
 
 FLAVOR = SERVER.replace("[server]", '[server]\nflavor = "g1.h100.pci.1"') + "[lease]\nhours = 1\n"
 RESERVED = "[floating_ip]\nreserve = true\n"
@@ -87,6 +89,79 @@ def test_a_node_is_leased_used_and_given_back(site: Site) -> None:
     site.succeeds("lease", "extend", "1")
     site.succeeds("down", "--yes")
     assert site.counts == {}
+
+
+@contextmanager
+def disabled_node(site: Site) -> Iterator[None]:
+    """Have Nova place nothing on the node."""
+    compute = site.operator.compute
+    (service,) = [item for item in compute.services(binary="nova-compute") if item.host == "gpu1"]
+    compute.disable_service(service)
+    try:
+        yield
+    finally:
+        compute.enable_service(service)
+
+
+def test_a_server_that_failed_on_its_lease_is_explained_and_replaced(site: Site) -> None:
+    site.declare(NODE)
+    with disabled_node(site):
+        for _ in range(2):
+            ended = site.run("up")
+            assert ended.code == 5 and "No valid host" in ended.err and "--replace" in ended.err, ended
+            assert site.counts == {"servers": 1, "leases": 1}
+    failed = site.things
+    planned = site.run("plan")
+    assert planned.code == EXIT_CHANGES_PENDING and "it is in ERROR" in planned.out, planned
+    ended = site.run("up")  # it could start now, but is never deleted unasked
+    assert ended.code == 5 and "--replace" in ended.err and site.things == failed, ended
+    site.succeeds("up", "--replace")
+    assert site.things["leases"] == failed["leases"] and site.things["servers"] != failed["servers"]
+    assert hosts_of(site) == ["gpu1"] and site.run("plan").code == 0
+    site.succeeds("down", "--yes")
+    assert site.counts == {}
+
+
+@contextmanager
+def stopped_node(site: Site) -> Iterator[None]:
+    """Stop the node's nova-compute for some seconds, so that a server there stays in BUILD."""
+    box = container_at(site.box)
+    docker("exec", box, "pkill", "-STOP", "--full", "^/usr/bin/python3 .*/gpu1.conf$")
+    try:
+        yield
+    finally:
+        docker("exec", box, "pkill", "-CONT", "--full", "^/usr/bin/python3 .*/gpu1.conf$")
+
+
+@pytest.mark.parametrize(
+    ("again", "left"),
+    [
+        (("up",), {"servers": 1, "leases": 1}),
+        (("down", "--yes"), {}),
+        (("server", "delete", "--yes"), {"leases": 1}),
+    ],
+)
+def test_a_command_after_one_killed_while_its_server_was_built(
+    site: Site, again: tuple[str, ...], left: dict[str, int]
+) -> None:
+    site.declare(NODE)
+    in_flight = site.folder / ".larder/provision/lab/in-flight.json"
+    with stopped_node(site):
+        first = site.start("up")
+        wait_until(lambda: site.things["servers"] and not in_flight.exists(), "Nova has answered that it builds one")
+        first.kill()
+        assert first.wait() < 0
+        (built,) = site.own("servers")
+        assert built.status == "BUILD", built
+        second = site.start(*again)
+        said = next(line for line in second.stderr if "the server lab" in line and "waiting for" in line)
+        assert site.things["servers"] == [built.id], said
+    out, err = second.communicate(timeout=120)
+    assert second.returncode == 0 and site.counts == left, (out, err)
+    if again == ("up",):
+        assert site.things["servers"] == [built.id]
+    site.succeeds("up")
+    assert site.counts == {"servers": 1, "leases": 1} and site.run("plan").code == 0
 
 
 NETWORK = '[network]\nname = "lab-net"\n'

@@ -19,8 +19,9 @@ import pytest
 from tests.conftest import free_ports, wait_until
 from tests.openstack.conftest import Site
 from tests.openstack.guest import BOOT_SECONDS, make_key
-from tests.openstack.hypervisor import Hypervisor, docker
+from tests.openstack.hypervisor import Hypervisor
 from tests.openstack.notebook import Jupyter
+from tests.openstack.services import container_at
 
 WORKSPACE = "/mnt/block/workspace"
 NFS_SERVER = "203.0.113.253"
@@ -74,9 +75,7 @@ def lab(site: Site, machines: Hypervisor, tmp_path: Path) -> Site:
 @pytest.fixture
 def nfs(site: Site, machines: Hypervisor) -> Iterator[None]:
     """The box's NFS server, at the address that the exports of its shares have."""
-    form = "{{.Name}} {{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
-    running = docker("inspect", "--format", form, *docker("ps", "--quiet").split())
-    name = next(line.split()[0] for line in running.splitlines() if site.box in line.split()).lstrip("/")
+    name = container_at(site.box)
     machines.connect(NFS_SERVER, name)
     yield
     machines.disconnect(name)
