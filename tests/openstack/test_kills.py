@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 import pytest
@@ -101,9 +102,10 @@ class Killer:
         name = words[:2]
         if name not in self._seconds:
             return self._measure(name, words)
-        process = self._site.start(*words)
+        process, begin = self._site.start(*words), time.monotonic()
         try:
             process.wait(self._moments.uniform(0, self._seconds[name]))
+            self._seconds[name] = time.monotonic() - begin  # less than it took the first time: the machine is less busy
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -130,8 +132,10 @@ class Killer:
 
 
 @pytest.fixture
-def killer(site: Site) -> Killer:
-    return Killer(site)
+def killer(site: Site) -> Iterator[Killer]:
+    made = Killer(site)
+    yield made
+    print(made)  # pytest -rP shows it
 
 
 def up_and_down(site: Site, killer: Killer, data: tuple[str, ...], made: dict[str, int], left: dict[str, int]) -> None:
