@@ -104,7 +104,7 @@ def test(app: App, words: Sequence[str]) -> None:
     else:
         print_message(f"left out: tests/containers, since {engine.fault}")
     if not all_tiers:
-        print_message(f"left out: tests/openstack, which takes 10 minutes ({app.typed_command('test-openstack')})")
+        print_message(f"left out: tests/openstack, which takes half an hour ({app.typed_command('test-openstack')})")
         print_message(f"left out: another Python ({app.typed_command('test-python')})")
     venv(app, ())
     app.run(_pytest(app, tiers, settings.get("REQUIRE")))
