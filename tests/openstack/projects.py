@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -135,7 +135,6 @@ class Project:
     def furnish(self, kinds: tuple[str, ...]) -> None:
         """Create a key pair, and resources of others of these kinds."""
         self.cloud.compute.create_keypair(name=KEYPAIR, public_key=PUBLIC_KEY)
-        self.foreign.ids["keypairs"] = [KEYPAIR]
         self.foreign.put(kinds)
         self.foreign.ids["keypairs"] = [KEYPAIR, *self.foreign.ids.get("keypairs", ())]
 
@@ -148,27 +147,39 @@ class Project:
         found["logins"] = [item.id for item in cloud.identity.application_credentials(cloud.current_user_id)]
         left = {kind: set(ids) - set(self.foreign.ids.get(kind, ())) for kind, ids in found.items()}
         for id in left["leases"]:
-            cloud.session.delete(f"http://{self._box}:1234/v1/leases/{id}", raise_exc=False)
-        for kind, delete in DELETERS.items():
-            for id in left[kind]:
-                with suppress(SDKException):  # in use by what is being deleted, or gone with it
-                    delete(cloud, id)
+            self._end_lease(id)
+        for kind in DELETERS:
+            self._delete(kind, left[kind])
         self.is_clear = not any(left.values())
         return self.is_clear
 
     def remove(self) -> None:
-        """Delete all of it, as far as the cloud does so in some seconds."""
-        self.foreign = Foreign()
+        """Delete the project, and what would take room from other tests: servers, volumes, shares and addresses."""
+        cloud = self.cloud
+        for lease in leases_of(cloud, self._box):
+            self._end_lease(lease["id"])
+        self._delete("servers", [item.id for item in cloud.compute.servers(details=False)])
+        self._delete("addresses", [item.id for item in cloud.network.ips(project_id=self.id)])
         end = time.monotonic() + 30
-        while not self.clear() and time.monotonic() < end:
+        while list(cloud.compute.servers(details=False)) and time.monotonic() < end:
             time.sleep(0.2)
+        self._delete("volumes", [item.id for item in cloud.block_storage.volumes()])
+        self._delete("shares", [item.id for item in cloud.shared_file_system.shares()])
         self._identity.delete_user(self._user)
         self._identity.delete_project(self.id)
+
+    def _end_lease(self, id: str) -> None:
+        self.cloud.session.delete(f"http://{self._box}:1234/v1/leases/{id}", raise_exc=False)
+
+    def _delete(self, kind: str, ids: Iterable[str]) -> None:
+        for id in ids:
+            with suppress(SDKException):  # in use by what is being deleted, or gone with it
+                DELETERS[kind](self.cloud, id)
 
 
 @contextmanager
 def new_project(box: str, admin: Any) -> Iterator[Project]:
-    """Create a project. Remove all of it afterwards."""
+    """Create a project. Remove it afterwards."""
     project = Project(box, admin)
     yield project
     project.remove()
