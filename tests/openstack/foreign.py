@@ -201,7 +201,8 @@ LISTERS: Mapping[str, Callable[[Foreign], dict[str, Attributes]]] = {
     },
     "buckets": lambda foreign: {name: _bucket(foreign, name) for name in foreign.ids["buckets"]},
     "keys": lambda foreign: {
-        item["id"]: item for item in foreign.cloud.identity.get("/credentials").json()["credentials"]
+        item["id"]: item
+        for item in foreign.cloud.identity.get(f"/credentials?user_id={foreign.user}").json()["credentials"]
     },
     "keypairs": lambda foreign: {item.name: _dict(item) for item in foreign.cloud.compute.keypairs()},
     "servers": lambda foreign: {item.id: _dict(item) for item in foreign.cloud.compute.servers()},

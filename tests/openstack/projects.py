@@ -38,6 +38,12 @@ def connection(box: str, user: str, project: str, region: str = "RegionOne") -> 
     )
 
 
+def credentials_of(cloud: Any, user: str) -> list[Any]:
+    """The credentials of one user. An operator would see those of all, or an error if one is deleted meanwhile."""
+    found: list[Any] = cloud.identity.get(f"/credentials?user_id={user}").json()["credentials"]
+    return found
+
+
 def leases_of(cloud: Any, box: str) -> list[Any]:
     """The leases of a connection's own project. (To an admin, even of one, Blazar lists those of all projects.)"""
     found: list[Any] = cloud.session.get(f"http://{box}:1234/v1/leases").json()["leases"]
@@ -75,12 +81,7 @@ def things_of(cloud: Any, box: str, project: str, user: str) -> dict[str, list[s
         "networks": [item["id"] for item in in_network("networks")],
         "groups": [item["id"] for item in in_network("security-groups") if item["name"] != "default"],
         "buckets": [item.name for item in cloud.object_store.containers()],
-        # An operator sees those of all users.
-        "keys": [
-            item["id"]
-            for item in cloud.identity.get("/credentials").json()["credentials"]
-            if item["user_id"] == user
-        ],
+        "keys": [item["id"] for item in credentials_of(cloud, user)],
     }  # fmt: skip
 
 
