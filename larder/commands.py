@@ -1,7 +1,7 @@
 """The command of each stage, for errors that end a script which uses the library.
 
-What a stage says goes through `services.commands`, which knows how the user started it. A script was started by none of
-these ways, but has the command `larder`.
+What a stage says goes through services/commands.py, which knows how the user started it. A script was started by none
+of these ways, but has the command `larder`.
 """
 
 from __future__ import annotations

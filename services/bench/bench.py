@@ -37,7 +37,9 @@ def measure_arm(settings: BenchSettings, reporter: Reporter) -> StageOutcome:
     started = datetime.now(UTC)
     origin = provenance.collect(started, settings.revision, settings.s3_endpoint_url)
     with reserve(settings.results, f"{settings.arm}-{started:%Y%m%dT%H%M%SZ}") as record_file:
-        reporter.event("opening", f"{settings.arm}: importing PyTorch and opening the data")  # seconds, in a container
+        reporter.event(
+            "opening", f"{settings.arm}: opening the data and importing its libraries"
+        )  # which takes seconds
         with open_arm(settings.arm, settings, reporter) as measured:
             batches = plan_batches(measured.loader.images, settings.split, settings.batch_size, settings.batches)
             passes, warmup = measure_passes(measured, batches, settings.warmup_batches, reporter)
