@@ -75,7 +75,7 @@ _BY_CODE = {
     "NoSuchBucket": _Explanation(
         ConfigurationError,
         "there is no such bucket",
-        "check the name (S3_BUCKET, LARDER_INPUT, LARDER_DEST), or run {make_bucket}",
+        "check the name (S3_BUCKET, LARDER_SOURCE, LARDER_INPUT, LARDER_DEST), or run {make_bucket}",
     ),
     "InvalidBucketName": _Explanation(
         ConfigurationError,

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from larder.cli import compose, dotenv, host, process, project, runner, sources
+from larder.cli import compose, dotenv, host, local_store, process, project, runner, sources
 from larder.cli.compose import ComposeRunner
 from larder.cli.console import ask, print_message
 from larder.cli.host import HostRunner
@@ -86,6 +86,11 @@ class App:
             where = f" (processes in .venv/, data under {self.settings.home}/)" if name == "host" else ""
             print_message(f"runner: {name}{where}")
             self._runner = self._make_runner(name)
+            if local_store.is_hidden_by_bucket(self.settings):
+                print_message(
+                    f"{' and '.join(self.settings.store)}: a bucket of a store of your own. For another bucket in the "
+                    f"store of s3-up, set address and keys of {self.settings.store_file}, too"
+                )
         return self._runner
 
     def _make_runner(self, name: str) -> ComposeRunner | HostRunner:

@@ -204,11 +204,10 @@ class ComposeRunner:
         if stage == "jupyter":
             env["LARDER_WORKSPACE"] = self._absolute(settings.workspace)
             env["LARDER_JUPYTER_TOKEN_FILE"] = self._absolute(settings.token_file)
-        if (
-            file in ("s3", "distant")
-            and not settings.store
-            and settings.store_file not in local_store.env_files(settings)
-        ):
+        env.update(local_store.endpoint_for_containers(settings))
+        has_keys = settings.get("AWS_ACCESS_KEY_ID") or local_store.find_store_file(settings)
+        is_own = local_store.endpoint_of(settings) == local_store.CONTAINER_ENDPOINT
+        if file in ("s3", "distant") and not has_keys and not is_own:
             env["AWS_ACCESS_KEY_ID"] = ""  # compose requires it, although only the server needs it
         return env
 

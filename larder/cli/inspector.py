@@ -147,7 +147,8 @@ class CheckoutInspector:
             files = [self.root / file for file in local_store.env_files(self.settings)]
             runs = is_link_running(self.root / self.settings.store_dir)
             return find_link(endpoint or dotenv.read(files, self.environ).get("S3_ENDPOINT_URL", "")) if runs else None
-        if endpoint not in ("", local_store.CONTAINER_ENDPOINT) or not self._runs("link"):
+        is_own = endpoint in ("", local_store.CONTAINER_ENDPOINT) or local_store.endpoint_for_containers(self.settings)
+        if not is_own or not self._runs("link"):
             return None
         return find_link(local_store.host_endpoint(self.settings))
 

@@ -41,6 +41,12 @@ def find_store_file(settings: ResolvedSettings) -> Path | None:
     return containers if settings.runner == "host" and (settings.root / containers).is_file() else None
 
 
+def is_hidden_by_bucket(settings: ResolvedSettings) -> bool:
+    """Return whether the store of `s3-up` is there but isn't used, because the user has set a bucket and nothing else."""
+    only_bucket = settings.store and set(settings.store) <= {"S3_BUCKET", "RCLONE_CONTAINER"}
+    return bool(only_bucket) and (settings.root / settings.store_file).is_file()
+
+
 def find_bucket(settings: ResolvedSettings) -> str:
     """Return the name of the bucket; empty if none is set."""
     file = find_store_file(settings)
@@ -65,6 +71,14 @@ def endpoint_for_host(settings: ResolvedSettings) -> dict[str, str]:
     files = [settings.root / file] if file and (settings.root / file).is_file() else []
     endpoint = endpoint_of(settings) or dotenv.read(files, {}).get("S3_ENDPOINT_URL", "")
     return {"S3_ENDPOINT_URL": host_endpoint(settings)} if endpoint == CONTAINER_ENDPOINT else {}
+
+
+def endpoint_for_containers(settings: ResolvedSettings) -> dict[str, str]:
+    """Return the variable that replaces this machine's address of the containers' store, which a shell may export."""
+    endpoint, port = endpoint_of(settings), find_published_port(settings)
+    here = {f"http://{host}:{port}" for host in ("127.0.0.1", "localhost")}
+    is_started = (settings.root / settings.with_runner("compose").store_file).is_file()
+    return {"S3_ENDPOINT_URL": CONTAINER_ENDPOINT} if is_started and endpoint.rstrip("/") in here else {}
 
 
 def endpoint_of(settings: ResolvedSettings) -> str:
@@ -97,7 +111,7 @@ def require_own_store(settings: ResolvedSettings) -> None:
     """Raise ConfigurationError if the settings name a store that `s3-up` doesn't start."""
     if not settings.store:
         return
-    if settings.runner == "host" or endpoint_of(settings) == CONTAINER_ENDPOINT:
+    if settings.runner == "host" or endpoint_of(settings) == CONTAINER_ENDPOINT or endpoint_for_containers(settings):
         return
     other = "; for a store with http, compare has --latency and --bandwidth, too" if link_of(settings) else ""
     raise ConfigurationError(

@@ -7,7 +7,7 @@ import json
 from larder.bucket import BucketPrefix
 from larder.contract import read_manifest
 from larder.dataset import layout_of
-from larder.errors import InputError
+from larder.errors import ConfigurationError, InputError
 from larder.fingerprint import ETAG_SETTINGS
 from larder.next_step import StageRun
 from larder.progress import Reporter, format_amount
@@ -39,6 +39,12 @@ NEXT_STEP = {
 
 def load(settings: LoadSettings, reporter: Reporter) -> StageOutcome:
     """Run the stage. Upload nothing if the store already holds all files."""
+    if settings.folder == "tree" and settings.input.startswith("s3://"):
+        raise ConfigurationError(
+            "LARDER_INPUT names data in a store, and this uploads the tree that is on the volume",
+            next_step=f"unset LARDER_INPUT, and run {StageRun('extract')} with LARDER_SOURCE; shards and chunks can be "
+            "packed from a store",
+        )
     if settings.task == "reach":
         return check_reachable(settings, reporter)
     settings = with_folder(settings, reporter)

@@ -172,7 +172,7 @@ def _reason_against(
     location = found[layout]
     if layout in (*IN_BUCKET, "mount") and not (settings.bucket or settings.shards):
         start = _plain(to_commands(str(StageRun("s3", "up"))))
-        return LeftOut(arm=name, reason="a bucket has the data, and S3_BUCKET is not set", command=start)
+        return LeftOut(arm=name, reason="it reads from a bucket, and S3_BUCKET is not set", command=start)
     if name != "stream" and settings.shards and not settings.shards.startswith("s3://"):
         return LeftOut(arm=name, reason="it reads shards from a bucket, and these are files", command="")
     if layout == "mount" and settings.link is not None:

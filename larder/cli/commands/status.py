@@ -144,7 +144,9 @@ class StatusReport:
         )
         newest = newest_records(self.inspector.root / self.settings.results)
         total = sum(count for count, _, _ in newest.values())
-        yield f"Records     {total} in {self.settings.results}/"
+        compared = len(list((self.inspector.root / self.settings.results).glob("compare-*.json")))
+        comparisons = f", and {compared} of comparisons" if compared else ""
+        yield f"Records     {total}{comparisons} in {self.settings.results}/"
         for arm, (count, record, when) in sorted(newest.items()):
             digest = str(record["dataset"]["manifest_sha256"])
             state = staleness.check_record(arm, digest, local, self.store)

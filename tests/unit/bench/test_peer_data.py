@@ -126,4 +126,4 @@ def test_a_peer_without_its_data_is_left_out_with_the_command(
     assert "S3_BUCKET is not set" in nothing.value.what
     assert "turboloader: " in nothing.value.what
     assert "bench peers LARDER_ARM=turboloader" in nothing.value.what
-    assert "hf_datasets, mosaicml: a bucket has the data, and S3_BUCKET is not set; s3 up" in nothing.value.what
+    assert "hf_datasets, mosaicml: it reads from a bucket, and S3_BUCKET is not set; s3 up" in nothing.value.what

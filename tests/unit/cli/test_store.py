@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from larder.cli import local_store
+from larder.cli.compose import ComposeRunner
 from larder.cli.host import HostRunner
 from larder.cli.pipelines import Step
 from larder.cli.resolve import resolve
@@ -210,3 +211,29 @@ def test_the_host_runner_translates_the_containers_address(tmp_path: Path, name:
     assert HostRunner(resolved).command(Step("load", "load")).env["S3_ENDPOINT_URL"] == "http://127.0.0.1:9010"
     resolved = settings(tmp_path, "host", {name: "http://minio.example.org:9000"})
     assert "S3_ENDPOINT_URL" not in HostRunner(resolved).command(Step("load", "load")).env
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_containers_get_their_own_address_of_the_store(tmp_path: Path, host: str) -> None:
+    """A shell that has run the line that `s3-up` prints exports this machine's address."""
+    before = settings(tmp_path, "compose")
+    local_store.make_keys(before)
+    local_store.remember_port(before, "9010")
+    keys = {"AWS_ACCESS_KEY_ID": "larder", "AWS_SECRET_ACCESS_KEY": "x", "S3_BUCKET": "larder"}
+    for port, expected in (("9010", local_store.CONTAINER_ENDPOINT), ("9000", None)):
+        resolved = settings(tmp_path, "compose", {**keys, "S3_ENDPOINT_URL": f"http://{host}:{port}"})
+        env = ComposeRunner(resolved).command(Step("load", "load")).env
+        assert env.get("S3_ENDPOINT_URL") == expected
+    local_store.require_own_store(settings(tmp_path, "compose", {**keys, "S3_ENDPOINT_URL": f"http://{host}:9010"}))
+
+
+def test_a_bucket_alone_says_that_it_is_of_another_store(door: FrontDoor) -> None:
+    [port] = free_ports(1)
+    assert door.run("s3-up", "RUNNER=compose", f"LARDER_MINIO_PORT={port}").code == 0
+    ended = door.run("s3-check", "RUNNER=compose", "S3_BUCKET=other")
+    assert ended.code == 0, ended.err
+    assert "S3_BUCKET: a bucket of a store of your own" in ended.err
+    assert "set address and keys of .larder/s3-compose.env, too" in ended.err
+    [check] = [call for call in ended.stages if "run" in call["argv"]]
+    assert check["env"]["AWS_ACCESS_KEY_ID"] == "", "else compose itself would end, with an error of its own"
+    assert "a store of your own" not in door.run("s3-check", "RUNNER=compose").err

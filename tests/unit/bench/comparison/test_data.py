@@ -64,7 +64,7 @@ def test_without_a_bucket_all_that_read_one_have_one_line(monkeypatch: pytest.Mo
     lines = [line for line in refused.value.what.splitlines() if line.startswith("  - ")]
     assert lines == [
         "  - stream, litdata_streaming, remote_one_sample, imagefolder_rclone_mount: "
-        "a bucket has the data, and S3_BUCKET is not set; s3 up"
+        "it reads from a bucket, and S3_BUCKET is not set; s3 up"
     ]
 
 
