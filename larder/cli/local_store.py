@@ -42,7 +42,7 @@ def find_store_file(settings: ResolvedSettings) -> Path | None:
 
 
 def is_hidden_by_bucket(settings: ResolvedSettings) -> bool:
-    """Return whether the store of `s3-up` is there but isn't used, because the user has set a bucket and nothing else."""
+    """Return whether `s3-up` has made a store that isn't used, since the user has set a bucket and nothing else."""
     only_bucket = settings.store and set(settings.store) <= {"S3_BUCKET", "RCLONE_CONTAINER"}
     return bool(only_bucket) and (settings.root / settings.store_file).is_file()
 
