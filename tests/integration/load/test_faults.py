@@ -42,8 +42,9 @@ datetime.datetime = Shifted
         ({"AWS_SESSION_TOKEN": "", "AWS_SECRET_ACCESS_KEY": ""}, "belong together"),
         ({"S3_BUCKET": ""}, "S3_BUCKET is not set"),
         ({"S3_BUCKET": "a/b"}, "must be a bucket's name"),
+        ({"LARDER_INPUT": "s3://photos/photos-index"}, "LARDER_INPUT names data in a store"),
     ],
-    ids=["wrong key", "wrong secret", "missing bucket", "half the keys", "no bucket", "no bucket's name"],
+    ids=["wrong key", "wrong secret", "missing bucket", "half the keys", "no bucket", "no bucket's name", "input"],
 )
 def test_what_is_wrong_is_named(load: Load, tree: MakeTree, keys: dict[str, str], says: str) -> None:
     early = load("--task=reach", env=keys)
