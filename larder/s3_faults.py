@@ -291,7 +291,7 @@ def _unreachable_error(what: str, endpoint: str) -> LarderError:
     if urlsplit(endpoint).hostname in ("localhost", "127.0.0.1", "::1") and Path("/.dockerenv").exists():
         hint += "; inside a container, localhost is the container itself"
     if endpoint == "http://minio:9000" and not Path("/.dockerenv").exists():
-        hint += "; outside of containers, the address of `s3-up`'s store is S3_ENDPOINT_URL=http://127.0.0.1:9000"
+        hint += "; outside of containers, the store of `s3-up` is at http://127.0.0.1:9000, or LARDER_MINIO_PORT"
     return ServiceError(f"{what}: {_name(endpoint)} doesn't answer", next_step=hint)
 
 

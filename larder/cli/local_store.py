@@ -49,9 +49,13 @@ def is_hidden_by_bucket(settings: ResolvedSettings) -> bool:
 
 def find_bucket(settings: ResolvedSettings) -> str:
     """Return the name of the bucket; empty if none is set."""
+    return settings.get("S3_BUCKET") or settings.get("RCLONE_CONTAINER") or _read(settings).get("S3_BUCKET", "")
+
+
+def _read(settings: ResolvedSettings) -> dict[str, str]:
+    """Return the variables in the local store's file; none if there is no file."""
     file = find_store_file(settings)
-    files = [settings.root / file] if file and (settings.root / file).is_file() else []
-    return settings.get("S3_BUCKET") or settings.get("RCLONE_CONTAINER") or dotenv.read(files, {}).get("S3_BUCKET", "")
+    return dotenv.read([settings.root / file], {}) if file and (settings.root / file).is_file() else {}
 
 
 def find_published_port(settings: ResolvedSettings) -> str:
@@ -67,9 +71,7 @@ def host_endpoint(settings: ResolvedSettings) -> str:
 
 def endpoint_for_host(settings: ResolvedSettings) -> dict[str, str]:
     """Return the variable that replaces the containers' address of the store for a process of this machine."""
-    file = find_store_file(settings)
-    files = [settings.root / file] if file and (settings.root / file).is_file() else []
-    endpoint = endpoint_of(settings) or dotenv.read(files, {}).get("S3_ENDPOINT_URL", "")
+    endpoint = endpoint_of(settings) or _read(settings).get("S3_ENDPOINT_URL", "")
     return {"S3_ENDPOINT_URL": host_endpoint(settings)} if endpoint == CONTAINER_ENDPOINT else {}
 
 

@@ -47,6 +47,7 @@ def require_publishable_port(bind: str, port: str, name: str, command: Callable[
 def is_open(port: int) -> bool:
     """Return whether a program listens on a loopback port."""
     with socket.socket() as probe:
+        probe.settimeout(1.0)
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 

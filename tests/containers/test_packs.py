@@ -65,14 +65,12 @@ def test_packed_loaded_and_removed(
     listed = minio_server.client.list_objects_v2(Bucket=settings["S3_BUCKET"], Prefix=f"{folder}/_larder/manifest.json")
     assert listed["KeyCount"] == 1
 
-    ended = f"{volume}-ended"  # as of `docker compose run` without --rm
-    labelled = ("--label", "com.docker.compose.oneoff=True", "--entrypoint", "true")
-    run(
-        "docker", "run", "--name", ended, *labelled, "-v", f"{volume}:/mnt", f"larder-extract:{__version__}", check=True
-    )
-
-    user = f"larder-test-{uuid.uuid4().hex[:8]}"
-    run("docker", "create", "--name", user, "-v", f"{volume}:/mnt", f"larder-extract:{__version__}", check=True)
+    ended, user = f"{volume}-ended", f"larder-test-{uuid.uuid4().hex[:8]}"
+    once = ("--label", "com.docker.compose.oneoff=True", "--entrypoint", "true")  # `docker compose run` without --rm
+    here = ("--label", f"com.docker.compose.project.working_dir={checkout.resolve() / 'compose'}")
+    image = ("-v", f"{volume}:/mnt", f"larder-extract:{__version__}")
+    run("docker", "run", "--name", ended, *once, *here, *image, check=True)
+    run("docker", "run", "--name", user, *once, *image, check=True)  # of another program
     try:
         refused = run(*make, "YES=1", folder=checkout, **settings)
         assert refused.returncode != 0

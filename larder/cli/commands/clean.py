@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from larder.cli.app import App, CallFailedError
 from larder.cli.compose import image_name, pipeline_folders
 from larder.cli.console import print_message
+from larder.cli.inspector import FOLDER_LABEL
 from larder.cli.process import Call
 from larder.errors import ResourceError
 
@@ -69,7 +70,8 @@ def _require_unused(app: App, volume: str) -> None:
     if not app.is_compose:
         return
     uses = ("--filter", f"volume={volume}")
-    ended = ("--filter", "label=com.docker.compose.oneoff=True", "--filter", "status=exited")
+    ours = f"label={FOLDER_LABEL}={app.root.resolve() / 'compose'}"
+    ended = ("--filter", ours, "--filter", "label=com.docker.compose.oneoff=True", "--filter", "status=exited")
     if runs := app.capture(Call(("docker", "ps", "--all", "--quiet", *uses, *ended)))[1].split():
         app.capture(Call(("docker", "rm", *runs)))  # of `docker compose run` without --rm, as in the lab
     names = app.capture(Call(("docker", "ps", "--all", *uses, "--format", "{{.Names}}")))[1].split()
